@@ -1,0 +1,6 @@
+"""What predicts shifts and scales, and what brings the mel to the time grid. Nets know nothing of transforms."""
+
+from flowavenet.nets.upsample import MelUpsampler
+from flowavenet.nets.wavenet import CondHalf, WaveNet
+
+__all__ = ["CondHalf", "MelUpsampler", "WaveNet"]

@@ -1,0 +1,56 @@
+"""From mel frames to one conditioning vector per sample."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+
+class MelUpsampler(nn.Module):
+    """Stretch a mel spectrogram in time by learned interpolation, until it has one column per sample.
+
+    One transposed 2-D convolution per factor, three bands high and two steps wide, each followed by a leaky ReLU.
+
+    Args:
+        hop_length: samples per frame. Its two factors closest to each other become the strides (256: 16 and 16).
+
+    Shape: mel (batch, n_mels, frames) to (batch, n_mels, frames * hop_length).
+    Kim et al., "FloWaveNet: a generative flow for raw audio", 2019, arXiv:1811.02155, section 3.5.
+    """
+
+    def __init__(self, hop_length: int):
+        super().__init__()
+        self.strides = balanced_factors(hop_length)
+        self.layers = nn.ModuleList(
+            weight_norm(
+                nn.ConvTranspose2d(
+                    1, 1,
+                    # an odd stride needs an odd kernel for exactly `stride` times the length
+                    kernel_size=(3, 2 * stride - stride % 2), stride=(1, stride), padding=(1, stride // 2),
+                )
+            )
+            for stride in self.strides
+        )
+
+    def forward(self, mel: Tensor) -> Tensor:
+        cond = mel.unsqueeze(1)                                        # (batch, 1, n_mels, frames)
+        for layer in self.layers:
+            cond = F.leaky_relu(layer(cond), 0.4)
+        return cond.squeeze(1)
+
+    def reach(self) -> int:
+        """Frames of mel, either side, that one sample can depend on: one step of each layer's input."""
+        return len(self.strides)
+
+
+def balanced_factors(n: int) -> list[int]:
+    """Two factors of ``n`` as close to each other as can be, the larger first; ``[n]`` if it is prime.
+
+    >>> balanced_factors(256), balanced_factors(300), balanced_factors(257)
+    ([16, 16], [20, 15], [257])
+    """
+    small = next(k for k in range(math.isqrt(n), 0, -1) if n % k == 0)
+    return [n // small, small] if small > 1 else [n]

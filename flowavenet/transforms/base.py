@@ -1,0 +1,104 @@
+"""The contract of every transform, and the two ways to combine them: one after the other, and backwards.
+
+A transform is an invertible map of a signal that keeps its shape and its time order. ``forward`` goes from audio
+to noise, ``inverse`` from noise to audio; both return the result and the logarithm of how much they stretch space.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Reach(NamedTuple):
+    """How many samples to the left and to the right of a sample its value can depend on."""
+
+    left: int
+    right: int
+
+    def __add__(self, other: tuple[int, int]) -> Reach:  # type: ignore[override]
+        return Reach(self.left + other[0], self.right + other[1])
+
+    def on_finer_grid(self, n: int) -> Reach:
+        """The same reach counted in samples when one step of this grid is a group of ``n`` samples."""
+        return Reach(self.left * n + n - 1, self.right * n + n - 1)
+
+
+class Transform(nn.Module):
+    """An invertible map between a signal ``x`` and an equally shaped ``z``, given a conditioning signal.
+
+    Shapes: ``x``, ``z`` (batch, channels, time); ``cond`` (batch, cond channels, time), on the time grid of ``x`` or
+    a coarser one, or None; ``log_det`` (batch,), in nats, of the direction just computed, float32 or wider.
+    """
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Audio to noise: ``(z, log|det dz/dx|)``."""
+        return x, no_log_det(x)
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise to audio: ``(x, log|det dx/dz|)``."""
+        return z, no_log_det(z)
+
+    def reach(self) -> Reach:
+        """Samples of context that one sample of the result needs, either side, on this transform's time grid."""
+        return Reach(0, 0)
+
+
+class Chain(Transform):
+    """Several transforms, one after the other.
+
+    z = t_n(... t_2(t_1(x)));  the log-dets add.
+    """
+
+    def __init__(self, *transforms: Transform):
+        super().__init__()
+        self.transforms = nn.ModuleList(transforms)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        total = no_log_det(x)
+        for transform in self.transforms:
+            x, log_det = transform(x, cond)
+            total = total + log_det
+        return x, total
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        total = no_log_det(z)
+        for transform in reversed(self.transforms):
+            z, log_det = transform.inverse(z, cond)
+            total = total + log_det
+        return z, total
+
+    def reach(self) -> Reach:
+        return sum((transform.reach() for transform in self.transforms), Reach(0, 0))
+
+
+class Inverse(Transform):
+    """The same transform, used in the other direction.
+
+    Every transform here reaches equally far both ways, so the reach is that of the transform itself.
+    """
+
+    def __init__(self, transform: Transform):
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.inverse(x, cond)
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform(z, cond)
+
+    def reach(self) -> Reach:
+        return self.transform.reach()
+
+
+def no_log_det(x: Tensor) -> Tensor:
+    """A log-det of zero for each item of the batch, in float32 or wider."""
+    return x.new_zeros(x.shape[0], dtype=wide(x).dtype)
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in float32 if it is half precision: sums over 10^5 samples need the digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,78 @@
+"""Coupling: change one half of the channels by amounts read off the other half, which stays as it is.
+
+Since the half that is read does not change, the same amounts can be computed again on the way back: the net that
+computes them need not be invertible.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from flowavenet.transforms.base import Reach, Transform, no_log_det, wide
+
+
+class AffineCoupling(Transform):
+    """Scale and shift one half of the channels by amounts read off the other half.
+
+    z_a = x_a;  z_b = (x_b - shift(x_a, cond)) * exp(-log_scale(x_a, cond));  log_det = -sum(log_scale)
+
+    Args:
+        net: maps (batch, channels / 2, time) and ``cond`` to shift and log-scale, stacked: (batch, channels, time).
+        limit: softly keep every log-scale within +-limit, as ``limit * tanh(log_scale / limit)``; None: no limit.
+
+    Dinh et al., "Density estimation using Real NVP", 2017, arXiv:1605.08803.
+    """
+
+    def __init__(self, net: nn.Module, limit: float | None = None):
+        super().__init__()
+        self.net = net
+        self.limit = limit
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x_a, x_b = x.chunk(2, dim=1)
+        shift, log_scale = self._amounts(x_a, cond)
+        z_b = (x_b - shift) * torch.exp(-log_scale)
+        return torch.cat([x_a, z_b], dim=1), -log_scale.sum(dim=(1, 2))
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z_a, z_b = z.chunk(2, dim=1)
+        shift, log_scale = self._amounts(z_a, cond)
+        x_b = z_b * torch.exp(log_scale) + shift
+        return torch.cat([z_a, x_b], dim=1), log_scale.sum(dim=(1, 2))
+
+    def _amounts(self, x_a: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        shift, log_scale = wide(self.net(x_a, cond)).chunk(2, dim=1)
+        if self.limit is not None:
+            log_scale = self.limit * torch.tanh(log_scale / self.limit)
+        return shift, log_scale
+
+    def reach(self) -> Reach:
+        return Reach(*self.net.reach())
+
+
+class AdditiveCoupling(Transform):
+    """Shift one half of the channels by amounts read off the other half.
+
+    z_a = x_a;  z_b = x_b - shift(x_a, cond);  log_det = 0
+
+    Args:
+        net: maps (batch, channels / 2, time) and ``cond`` to the shift, (batch, channels / 2, time).
+
+    Dinh, Krueger, Bengio, "NICE: non-linear independent components estimation", 2014, arXiv:1410.8516.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x_a, x_b = x.chunk(2, dim=1)
+        return torch.cat([x_a, x_b - self.net(x_a, cond)], dim=1), no_log_det(x)
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z_a, z_b = z.chunk(2, dim=1)
+        return torch.cat([z_a, z_b + self.net(z_a, cond)], dim=1), no_log_det(z)
+
+    def reach(self) -> Reach:
+        return Reach(*self.net.reach())
