@@ -1,0 +1,216 @@
+"""Audio files in and out, strictly: a file is read whole and right, or refused in one line that says why."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_16", ".ogg": "VORBIS"}
+MAX_CHANNELS = 8  # FLAC's limit; more than that is a transposed wave
+UNKNOWN_BYTES = 0x7FFF0000  # a WAV streamed into a pipe states a length near 2^31 or 2^32: "don't know"
+UNKNOWN_FRAMES = 1 << 48  # a streamed FLAC states none, which libsndfile reports as its largest number
+BLOCK = 1 << 16
+
+
+def load_audio(path: str | Path, sample_rate: int) -> Tensor:
+    """Read an audio file as one channel at the wanted sample rate.
+
+    Channels are averaged; another rate is converted by soxr at high quality. A file that is cut short is
+    noticed by its header, except in Ogg, which has no length there.
+
+    Args:
+        path: a wav, flac, ogg or mp3 file.
+        sample_rate: of the result, Hz.
+
+    Returns:
+        (1, samples), float32; full scale is [-1, 1], and float files may exceed it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not audio, cut short, empty, or has samples that are not finite.
+    """
+    _check_rate(sample_rate)
+    path = Path(path)
+    with _opened(path) as file:
+        rate, promised = file.samplerate, file.frames
+        try:
+            channels = file.read(dtype="float32", always_2d=True)  # (samples, channels)
+        except (RuntimeError, MemoryError) as error:
+            raise ValueError(
+                f"{path}: cut short or damaged, the {promised} samples its header promises cannot be decoded "
+                f"({error}); copy or download it again"
+            ) from None
+    if len(channels) < promised:
+        raise ValueError(_cut_short(path, "samples", promised, len(channels)))
+    if len(channels) == 0:
+        raise ValueError(f"{path}: has 0 samples; remove it or record it again")
+    bad = ~np.isfinite(channels).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{path}: {bad.sum()} of {len(bad)} samples are NaN or infinite, the first at {bad.argmax()} "
+            f"({bad.argmax() / rate:.3f} s); repair or remove it"
+        )
+    wave = channels.mean(axis=1)
+    if rate != sample_rate:
+        import librosa
+
+        wave = librosa.resample(wave, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
+    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))[None]
+
+
+def save_audio(path: str | Path, wave: Tensor | np.ndarray, sample_rate: int) -> None:
+    """Write a wave as 16-bit audio; the file appears complete or not at all.
+
+    sample = clip(round(wave * 32768), -32768, 32767)
+
+    Args:
+        path: its suffix chooses the format: .wav or .flac (lossless), .ogg (Vorbis, lossy).
+        wave: (samples,), (1, samples) or (channels, samples), floats in [-1, 1].
+        sample_rate: Hz.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: unknown suffix, wrong shape, no samples, or samples that are not finite.
+    """
+    _check_rate(sample_rate)
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUBTYPES:
+        kind = suffix or "a file without suffix"
+        raise ValueError(f"{path}: cannot write {kind}; use {', '.join(SUBTYPES)}")
+    wave = torch.as_tensor(wave).detach()
+    shape = tuple(wave.shape)
+    wave = wave[None] if wave.dim() == 1 else wave
+    if wave.dim() != 2:
+        raise ValueError(f"{path}: wave has shape {shape}, must be (channels, samples); pass wave[0]")
+    if wave.shape[0] > MAX_CHANNELS:
+        raise ValueError(f"{path}: wave has shape {shape}, more than {MAX_CHANNELS} channels; pass wave.T")
+    if wave.numel() == 0:
+        raise ValueError(f"{path}: wave has shape {shape}, there is no sample to write")
+    if not wave.is_floating_point():
+        raise ValueError(f"{path}: wave is {wave.dtype}, must be floats; for 16 bits pass wave / 32768")
+    wave = wave.to("cpu", torch.float64)
+    bad = int((~wave.isfinite()).sum())
+    if bad:
+        raise ValueError(f"{path}: {bad} of {wave.numel()} samples are NaN or infinite; nothing was written")
+    samples = (wave * 32768).round().clamp(-32768, 32767).to(torch.int16).T.contiguous().numpy()
+
+    import soundfile
+
+    with write_atomically(path) as temporary:
+        with soundfile.SoundFile(temporary, "w", sample_rate, samples.shape[1], SUBTYPES[suffix]) as file:
+            # In blocks, because the Vorbis encoder keeps what it is given at once on the stack.
+            for start in range(0, len(samples), BLOCK):
+                file.write(samples[start : start + BLOCK])
+
+
+def audio_seconds(path: str | Path) -> float:
+    """Read the duration of an audio file from its header, in seconds, without decoding it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not audio, or its header promises more than the file holds.
+    """
+    with _opened(Path(path)) as file:
+        return file.frames / file.samplerate
+
+
+def list_audio(folder: str | Path) -> list[Path]:
+    """Find all audio files in a folder and its sub-folders, sorted, without hidden ones.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    found = []
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in AUDIO_SUFFIXES and not hidden and path.is_file():
+            found.append(path)
+    return sorted(found)
+
+
+@contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Lend a temporary name beside `path`; rename it to `path` on success, delete it on any error.
+
+    So nobody ever sees half a file, not even after a crash: the temporary name is hidden, its suffix kept.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "notes.txt"
+    >>> with write_atomically(target) as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> target.read_text()
+    'whole'
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder; create it first")
+    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator:
+    """Open an audio file to read; refuse what is no audio, and a WAV that is shorter than its header says."""
+    import soundfile
+
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give an audio file")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: is an empty file, 0 bytes; copy or download it again")
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a .raw file, which has no header
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        raise ValueError(
+            f"{path}: not an audio file that can be read ({reason}); convert it to wav or flac, or remove it"
+        ) from None
+    with file:
+        # libsndfile takes a shortened WAV for a shorter recording, so its header is checked here.
+        promised, present = _wav_bytes(path)
+        if present < promised < UNKNOWN_BYTES:
+            raise ValueError(_cut_short(path, "bytes of samples", promised, present))
+        if file.frames > UNKNOWN_FRAMES:
+            raise ValueError(f"{path}: its header does not tell its length; write it anew with flac or sox")
+        yield file
+
+
+def _wav_bytes(path: Path) -> tuple[int, int]:
+    """How many bytes of samples a WAV header promises, and how many the file has; (0, 0) if it is no WAV."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return 0, 0
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return length, size - file.tell()
+            file.seek(length + length % 2, os.SEEK_CUR)  # chunks begin at even places
+    return 0, 0
+
+
+def _cut_short(path: Path, what: str, promised: int, present: int) -> str:
+    return f"{path}: cut short, has {present} of {promised} {what} its header promises; download it again"
+
+
+def _check_rate(sample_rate: int) -> None:
+    if not isinstance(sample_rate, int) or sample_rate <= 0:
+        raise ValueError(f"sample_rate is {sample_rate!r}, must be a whole number of Hz, such as 22050")
