@@ -1,0 +1,62 @@
+"""Published checkpoints of other code bases, as our models.
+
+Nothing in such a file is executed: it is read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flowavenet.interop.flowavenet import is_flowavenet, load_flowavenet, upsampling_hop
+from flowavenet.models import FlowVocoder
+
+
+def load_published(source: str | os.PathLike | dict[str, Tensor]) -> FlowVocoder:
+    """A model of ours with the weights of a published checkpoint; sizes are read off its keys and shapes.
+
+    Args:
+        source: a checkpoint file, or a state dict. Names may begin with ``module.`` (saved from DataParallel), and
+            weight norm may be spelled ``weight_g`` / ``weight_v`` or ``parametrizations.weight.original0 / 1``.
+
+    Raises ValueError, in one line, when the file is no checkpoint that is known here.
+    """
+    name = "the state dict" if isinstance(source, dict) else str(source)
+    state = _published_names(source if isinstance(source, dict) else _read(Path(source)))
+    if not is_flowavenet(state):
+        raise ValueError(f"{name}: {len(state)} weights, but not of a model known here (FloWaveNet of its authors)")
+    try:
+        return load_flowavenet(state, upsampling_hop(state))
+    except (KeyError, IndexError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name}: looks like a FloWaveNet, but weights are missing or of odd shape ({reason})") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a checkpoint that holds weights only (nothing in it was run); save it again as a state dict"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: holds no state dict; save it again as torch.save(model.state_dict(), ...)")
+    return state
+
+
+def _published_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    spellings = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
+    renamed = {}
+    for key, value in state.items():
+        key = key.removeprefix("module.")
+        for new, old in spellings.items():
+            key = key.replace(new, old)
+        renamed[key] = value
+    return renamed

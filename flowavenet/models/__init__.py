@@ -1,0 +1,29 @@
+"""The models, by name: one paper, one file, one entry here.
+
+>>> from flowavenet.models import MODELS
+>>> sorted(MODELS)
+['flowavenet']
+"""
+
+from flowavenet.models.base import FlowVocoder
+from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
+
+MODELS: dict[str, type[FlowVocoder]] = {"flowavenet": FloWaveNet}
+"""The only registry: checkpoints, recipes and the command line find a model's class here."""
+
+
+def build(name: str, config: dict, n_mels: int, hop_length: int) -> FlowVocoder:
+    """Make the model ``name`` from a plain dict of its Config's fields.
+
+    Raises ValueError, in one line, for a name or a field that is not known.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model {name!r} is not known; known are: {', '.join(sorted(MODELS))}")
+    cls = MODELS[name]
+    fields = set(cls.Config.__dataclass_fields__)
+    if unknown := sorted(set(config) - fields):
+        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(fields))}")
+    return cls(cls.Config(**config), n_mels, hop_length)
+
+
+__all__ = ["MODELS", "FloWaveNet", "FloWaveNetConfig", "FlowVocoder", "build"]

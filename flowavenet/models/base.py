@@ -1,0 +1,110 @@
+"""What every flow vocoder can do, written once: likelihood, encoding, decoding and sampling."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from flowavenet.losses import gaussian_log_prob
+from flowavenet.transforms import Transform
+
+
+class FlowVocoder(nn.Module, ABC):
+    """An invertible map between a waveform and equally many samples of Gaussian noise, given a mel spectrogram.
+
+    log p(wave | mel) = log N(noise; 0, 1) + log|det d noise / d wave|
+
+    A model is a ``flow`` (a :class:`~flowavenet.transforms.Transform` of one channel) and a way to bring the mel to
+    the flow. Subclasses build both in ``__init__`` and say with ``group`` what length the flow likes.
+
+    Args of every model: ``config``, its own dataclass ``Config``; ``n_mels`` and ``hop_length`` of the mels it takes.
+    Shapes: wave (batch, samples); mel (batch, n_mels, frames) with frames = ceil(samples / hop_length).
+    """
+
+    Config: type
+    flow: Transform
+
+    def __init__(self, config, n_mels: int, hop_length: int):
+        super().__init__()
+        self.config = config
+        self.n_mels = n_mels
+        self.hop_length = hop_length
+
+    @property
+    @abstractmethod
+    def group(self) -> int:
+        """Samples that the flow folds into one step: a length that is no multiple of it leaves a ragged end."""
+
+    @abstractmethod
+    def condition(self, mel: Tensor) -> Tensor:
+        """The mel as the flow wants it: (batch, channels, time), one column per sample or per frame."""
+
+    @abstractmethod
+    def cond_reach(self) -> int:
+        """Frames of mel, either side, that one column of the conditioning depends on."""
+
+    def forward(self, wave: Tensor, mel: Tensor) -> Tensor:
+        """The same as :meth:`log_prob`; wrappers such as DistributedDataParallel call this."""
+        return self.log_prob(wave, mel)
+
+    def log_prob(self, wave: Tensor, mel: Tensor) -> Tensor:
+        """Exact log-density of each waveform given its mel: (batch,), nats."""
+        noise, log_det = self.encode(wave, mel)
+        return gaussian_log_prob(noise) + log_det
+
+    def encode(self, wave: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Waveform to noise of the same shape, in time order, and the log-det (batch,) of the map."""
+        cond = self._cond(mel, wave)
+        noise, log_det = self.flow(wave.unsqueeze(1), cond)
+        return noise.squeeze(1), log_det
+
+    def decode(self, noise: Tensor, mel: Tensor) -> Tensor:
+        """Noise to the waveform that :meth:`encode` would take back to it."""
+        cond = self._cond(mel, noise)
+        wave, _ = self.flow.inverse(noise.unsqueeze(1), cond)
+        return wave.squeeze(1)
+
+    def sample(self, mel: Tensor, temperature: float = 0.8, generator: torch.Generator | None = None) -> Tensor:
+        """Draw a waveform: (batch, frames * hop_length).
+
+        Args:
+            mel: (batch, n_mels, frames).
+            temperature: standard deviation of the noise.
+            generator: where the noise comes from; the same one gives the same waveform.
+        """
+        self._check_mel(mel)
+        frames = mel.shape[-1]
+        # A few more frames until the flow has no ragged end, so that every sample wanted is modelled.
+        whole = math.lcm(self.group, self.hop_length) // self.hop_length
+        extra = -frames % whole
+        longer = torch.cat([mel, mel[..., -1:].expand(-1, -1, extra)], dim=-1)
+        shape = mel.shape[0], (frames + extra) * self.hop_length
+        noise = temperature * torch.randn(shape, generator=generator, dtype=mel.dtype, device=mel.device)
+        return self.decode(noise, longer)[:, : frames * self.hop_length]
+
+    def reach(self) -> int:
+        """Frames of context, either side, after which a chunk of the inverse equals the same part of the whole."""
+        return math.ceil(max(self.flow.reach()) / self.hop_length) + self.cond_reach()
+
+    def _cond(self, mel: Tensor, wave: Tensor) -> Tensor:
+        self._check_mel(mel)
+        if wave.ndim != 2:
+            raise ValueError(f"wave has shape {tuple(wave.shape)}, this wants (batch, samples): use wave[None]")
+        frames = math.ceil(wave.shape[1] / self.hop_length)
+        if mel.shape[-1] != frames or mel.shape[0] != wave.shape[0]:
+            raise ValueError(
+                f"mel is {mel.shape[0]} x {mel.shape[-1]} frames, but a wave of {wave.shape[0]} x {wave.shape[1]} samples "
+                f"has {wave.shape[0]} x {frames} at hop {self.hop_length}: compute both from the same audio"
+            )
+        cond = self.condition(mel)
+        return cond[..., : wave.shape[1]]
+
+    def _check_mel(self, mel: Tensor) -> None:
+        if mel.ndim != 3 or mel.shape[1] != self.n_mels:
+            cure = "transpose it" if mel.shape[-1] == self.n_mels else "compute it with this checkpoint's mel settings"
+            raise ValueError(f"mel has shape {tuple(mel.shape)}, this model wants (batch, {self.n_mels}, frames): {cure}")
+        if mel.shape[-1] == 0:
+            raise ValueError(f"mel has 0 frames (shape {tuple(mel.shape)}): give at least 1")
