@@ -1,0 +1,127 @@
+"""A checkpoint is a folder: what the model is (config.yaml), its weights (model.safetensors) and a card (README.md).
+
+Loading one never runs code: weights are plain arrays, and the model's class comes from ``MODELS`` by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from flowavenet.audio import MelSettings, write_atomically
+from flowavenet.models import MODELS, FlowVocoder, build
+
+FORMAT = 1
+CONFIG, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
+SMALL = 4096
+"""Tensors of at most so many numbers (norms, biases, gains) stay in float32: they weigh nothing and matter most."""
+
+
+def save_checkpoint(
+    folder: str | os.PathLike, model: FlowVocoder, mel: MelSettings, facts: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a checkpoint folder; an older one of the same name is replaced file by file, each atomically.
+
+    Args:
+        folder: made if it is not there.
+        model: its class must be in ``MODELS``.
+        mel: the settings of the mels it takes.
+        facts: anything to record of the training (steps, corpus, scores): goes into config.yaml and the card.
+        dtype: of the large weights in the file; half precision halves it.
+    """
+    names = [name for name, cls in MODELS.items() if type(model) is cls]
+    if not names:
+        raise ValueError(f"{folder}: cannot save a {type(model).__name__}; known models are {', '.join(sorted(MODELS))}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": FORMAT,
+        "model": names[0],
+        "config": dataclasses.asdict(model.config),
+        "mel": {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(mel).items()},
+        "training": facts or {},
+    }
+
+    def stored(value: Tensor) -> Tensor:
+        large = value.is_floating_point() and value.numel() > SMALL
+        return value.detach().to("cpu", dtype if large else None).contiguous()
+
+    with write_atomically(folder / WEIGHTS) as temporary:
+        save_file({key: stored(value) for key, value in model.state_dict().items()}, temporary)
+    with write_atomically(folder / CONFIG) as temporary:
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+    with write_atomically(folder / CARD) as temporary:
+        temporary.write_text(model_card(folder.resolve().name, model, content))
+
+
+def load_checkpoint(folder: str | os.PathLike) -> tuple[FlowVocoder, MelSettings, dict[str, Any]]:
+    """Read a checkpoint folder: the model in evaluation mode, its mel settings, and the facts of its training.
+
+    Raises ValueError or FileNotFoundError, in one line that names the file, whatever is wrong with it.
+    """
+    folder = Path(folder)
+    config_file, weights_file = folder / CONFIG, folder / WEIGHTS
+    for file in (config_file, weights_file):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file; a checkpoint folder holds {CONFIG} and {WEIGHTS}")
+    try:
+        content = yaml.safe_load(config_file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{config_file}: not YAML ({_line(error)})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise ValueError(f"{config_file}: format is {found!r}, this version of flowavenet reads {FORMAT}")
+    try:
+        mel = MelSettings(**content["mel"])
+        model = build(content["model"], content["config"] or {}, mel.n_mels, mel.hop_length)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{config_file}: {_line(error)}") from error
+    try:
+        state = load_file(weights_file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{weights_file}: not a whole safetensors file ({_line(error)}); copy it again") from error
+    _check_weights(weights_file, state, model.state_dict())
+    model.load_state_dict(state)
+    return model.eval(), mel, content.get("training") or {}
+
+
+def _check_weights(file: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    if missing := sorted(wanted.keys() - found.keys()):
+        raise ValueError(f"{file}: {len(missing)} of {len(wanted)} weights are missing (first {missing[0]}); see {CONFIG}")
+    if extra := sorted(found.keys() - wanted.keys()):
+        raise ValueError(f"{file}: {len(extra)} weights are of another model (first {extra[0]}); see {CONFIG}")
+    for key, value in found.items():
+        if value.shape != wanted[key].shape:
+            raise ValueError(f"{file}: {key} has shape {tuple(value.shape)}, {CONFIG} says {tuple(wanted[key].shape)}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{file}: {key} holds values that are not finite; use an earlier checkpoint")
+
+
+def model_card(name: str, model: FlowVocoder, content: dict[str, Any]) -> str:
+    """The README.md of a checkpoint folder."""
+    mel = content["mel"]
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    rows = {
+        "model": f"{content['model']}, {weights / 1e6:.2f} M weights",
+        "audio": f"{mel['sample_rate']} Hz, one channel",
+        "mel": f"{mel['n_mels']} bands, {mel['f_min']:g}-{mel['f_max']:g} Hz, hop {mel['hop_length']}, "
+        f"window {mel['win_length']}, log {mel['log']}",
+    } | {key.replace("_", " "): value for key, value in content["training"].items()}
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return (
+        f"# {name}\n\nAn exact-likelihood flow vocoder: mel spectrogram in, waveform out.\n\n"
+        f"```\nflowavenet vocode MEL_OR_AUDIO -o out --checkpoint {name}\n```\n\n| | |\n|---|---|\n{table}\n"
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,205 @@
+"""The command line: one function per verb. Imports happen inside the verbs, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Exact-likelihood flow vocoders: mel spectrogram in, waveform out, in one parallel pass; and back.",
+)
+
+Checkpoint = Annotated[str, typer.Option(help="A shipped checkpoint by name, or a checkpoint folder. [default: shipped]")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+
+
+@app.command()
+def vocode(
+    inputs: Annotated[list[Path], typer.Argument(help="Mel files (.npy .pt .safetensors), audio files, or folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for <stem>.wav; made if missing.")],
+    checkpoint: Checkpoint = "",
+    temperature: Annotated[float, typer.Option(min=0.0, help="Standard deviation of the noise.")] = 0.8,
+    seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same samples.")] = 0,
+    picture: Annotated[bool, typer.Option(help="Also write <stem>.png, the mel asked for and the mel of the result.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
+    import time
+
+    from flowavenet.audio import MEL_SUFFIXES, load_audio, load_mel, save_audio
+    from flowavenet.vocoder import Vocoder
+
+    files = _unique_stems(_files(inputs, MEL_SUFFIXES))
+    vocoder = Vocoder.from_pretrained(checkpoint or None, device)
+    out.mkdir(parents=True, exist_ok=True)
+    spent = made = 0.0
+
+    def one(file: Path) -> None:
+        nonlocal spent, made
+        if file.suffix.lower() in MEL_SUFFIXES:
+            mel = load_mel(file, vocoder.settings.n_mels)
+        else:
+            mel = vocoder.mel(vocoder.normalise(load_audio(file, vocoder.sample_rate)))
+        start = time.perf_counter()
+        wave = vocoder(mel, temperature, seed)
+        spent += time.perf_counter() - start
+        made += wave.shape[1] / vocoder.sample_rate
+        save_audio(out / f"{file.stem}.wav", wave, vocoder.sample_rate)
+        if picture:
+            from flowavenet.plots import save_spectrograms
+
+            panels = [("asked for", mel[0]), ("made", vocoder.mel(wave)[0])]
+            save_spectrograms(out / f"{file.stem}.png", panels, vocoder.settings)
+
+    failed = _for_each(files, one, "vocoding")
+    if made:
+        print(f"{len(files) - len(failed)} files, {made:.1f} s of audio in {spent:.1f} s: RTF {spent / made:.3f} ({device}) -> {out}")
+    _end(failed, len(files))
+
+
+@app.command(
+    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def fit(context: typer.Context) -> None:
+    """Train on a corpus: fit --config recipes/speech_folder/small.yaml --data.corpus FOLDER; --help lists all settings."""
+    try:
+        from flowavenet.training.fit import fit as run
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"training needs {error.name}: pip install 'flowavenet[train]'") from None
+    run(context.args)
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[Path, typer.Argument(help="A folder of audio in any layout, LJSpeech, VCTK, or a manifest CSV.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the checked FLAC files and manifest.csv.")],
+    sample_rate: Annotated[int, typer.Option(help="Of the result, Hz.")] = 22050,
+    min_seconds: Annotated[float, typer.Option(help="Shorter clips are left out.")] = 0.1,
+    valid_fraction: Annotated[float, typer.Option(help="Part for validation, where the corpus does not say.")] = 0.02,
+) -> None:
+    """Check a corpus, file by file, and bring it to one format; run again, it goes on where it stopped."""
+    from flowavenet.training.corpus import prepare_corpus
+
+    with _progress() as bar:
+        task = bar.add_task("preparing", total=None)
+        report = prepare_corpus(
+            corpus, out, sample_rate, min_seconds=min_seconds, valid_fraction=valid_fraction,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for path, reason in report.doubtful:
+        print(f"kept, but look at it: {_once(path, reason)}")
+    print(f"{report.kept} clips, {report.seconds / 3600:.2f} h at {sample_rate} Hz -> {out}/manifest.csv")
+    _end([_once(path, reason) for path, reason in report.skipped], report.kept + len(report.skipped))
+
+
+@app.command()
+def score(
+    inputs: Annotated[list[Path], typer.Argument(help="Audio files or folders.")],
+    checkpoint: Checkpoint = "",
+    dequantisation: Annotated[float, typer.Option(help="Width of the uniform noise added to the samples; 0: none.")] = 2**-15,
+    seed: Annotated[int, typer.Option(help="Of that noise.")] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Log-likelihood of recordings given their own mels, in nats and bits per sample."""
+    import torch
+
+    from flowavenet.audio import load_audio
+    from flowavenet.losses import bits_per_sample, dequantise
+    from flowavenet.vocoder import Vocoder
+
+    if dequantisation < 0:
+        raise ValueError(f"--dequantisation is {dequantisation}; the width of a noise is at least 0")
+    vocoder = Vocoder.from_pretrained(checkpoint or None, device)
+    files = _files(inputs)
+    level = "as recorded" if vocoder.settings.peak is None else f"peak {vocoder.settings.peak}"
+    print(f"# {vocoder.sample_rate} Hz, level {level}, uniform dequantisation of width {dequantisation:.6g}")
+    print("nats/sample  bits/sample  seconds  file")
+
+    def one(file: Path) -> None:
+        wave = vocoder.normalise(load_audio(file, vocoder.sample_rate))
+        noise = torch.Generator().manual_seed(seed)
+        nats = vocoder.log_prob(dequantise(wave, dequantisation, noise), vocoder.mel(wave)).item() / wave.shape[1]
+        bits = f"{bits_per_sample(nats, dequantisation):11.4f}" if dequantisation else f"{'-':>11}"
+        print(f"{nats:11.4f}  {bits}  {wave.shape[1] / vocoder.sample_rate:7.2f}  {file}", flush=True)
+
+    _end(_for_each(files, one), len(files))
+
+
+def _files(inputs: Iterable[Path], more_suffixes: tuple[str, ...] = ()) -> list[Path]:
+    """Files as given, and of folders all audio (and mel) files in them."""
+    from flowavenet.audio import list_audio
+
+    files: list[Path] = []
+    for path in inputs:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = list_audio(path) + [file for file in path.rglob("*") if file.suffix.lower() in more_suffixes]
+        if not found:
+            raise ValueError(f"{path}: no audio{' or mel' if more_suffixes else ''} files in this folder or below")
+        files += sorted(found)
+    return files
+
+
+def _unique_stems(files: list[Path]) -> list[Path]:
+    """Refuse two inputs whose results would have one name."""
+    seen: dict[str, Path] = {}
+    for file in files:
+        if file.stem in seen:
+            raise ValueError(f"{file}: its result would overwrite that of {seen[file.stem]}; vocode them into two folders")
+        seen[file.stem] = file
+    return files
+
+
+def _for_each(files: list[Path], work: Callable[[Path], None], title: str = "") -> list[str]:
+    """Do the work on every file, past bad ones; what went wrong, a line each."""
+    failed = []
+    with _progress(disable=not title) as bar:
+        for file in bar.track(files, description=title):
+            try:
+                work(file)
+            except (ValueError, OSError) as error:
+                failed.append(_once(file, _line(error)))
+    return failed
+
+
+def _progress(disable: bool = False) -> Any:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(console=Console(stderr=True), disable=disable, transient=True)
+
+
+def _end(failed: list[str], total: int) -> None:
+    """List the failures, if any, and leave with exit code 2."""
+    for line in failed:
+        print(f"error: {line}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {total} files failed", file=sys.stderr)
+        raise typer.Exit(2)
+
+
+def _once(path: Path, reason: str) -> str:
+    return reason if str(path) in reason else f"{path}: {reason}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main() -> None:
+    """Entry point: errors that a user can cure are one line and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Everything that needs pytorch_lightning: data, training modules, callbacks."""

@@ -1,0 +1,92 @@
+"""What happens beside training: the run's checkpoint folder, and pictures and sounds to follow it by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from flowavenet.checkpoint import save_checkpoint
+from flowavenet.plots import spectrogram_figure
+from flowavenet.transforms import Transform
+
+
+class SaveVocoder(pl.Callback):
+    """Keep ``<run>/vocoder``, a checkpoint folder that every verb takes, at the averaged weights.
+
+    Written after each validation, whose weights (the moving average, if there is one) and score it holds.
+
+    Args:
+        dtype: of the weights in the file: ``float32``, ``bfloat16`` or ``float16``.
+    """
+
+    def __init__(self, dtype: str = "float32"):
+        self.dtype = dtype
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        score = trainer.callback_metrics.get("valid/nats_per_sample")
+        facts = {
+            "steps": trainer.global_step,
+            "valid_nats_per_sample": None if score is None else round(float(score), 4),
+            "dequantisation": module.hparams.dequantisation,
+        }
+        folder = Path(trainer.default_root_dir) / "vocoder"
+        save_checkpoint(folder, module.model, module.mel_settings, facts, dtype=getattr(torch, self.dtype))
+
+
+class Showcase(pl.Callback):
+    """Validation clips as the model renders them, always from the same noise, and what each block contributes.
+
+    Writes to the logger after each validation: audio and spectrograms of a few clips, and the log-det per sample of
+    every named part of the flow.
+
+    Args:
+        clips: how many.
+        temperature: standard deviation of the noise.
+    """
+
+    def __init__(self, clips: int = 3, temperature: float = 0.8):
+        self.clips = clips
+        self.temperature = temperature
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        board = getattr(trainer.logger, "experiment", None)
+        if trainer.sanity_checking or not trainer.is_global_zero or not hasattr(board, "add_audio"):
+            return
+        data = trainer.datamodule.valid
+        step, rate = trainer.global_step, module.mel_settings.sample_rate
+        for clip in range(min(self.clips, len(data.clips))):
+            padded = data[clip * data.per_clip]["padded"][None].to(module.device)
+            mel = module.mel.from_padded(padded)
+            generator = torch.Generator(module.device).manual_seed(0)
+            wave = module.model.sample(mel, self.temperature, generator).clamp(-1, 1)
+            again = module.mel(wave)
+            board.add_audio(f"clip{clip}/vocoded", wave[0].cpu(), step, rate)
+            figure = spectrogram_figure([("recorded", mel[0]), ("vocoded", again[0])], module.mel_settings)
+            board.add_figure(f"clip{clip}/mel", figure, step)
+            if clip == 0:
+                for name, value in log_dets(module.model, wave, mel).items():
+                    board.add_scalar(f"log_det_per_sample/{name}", value, step)
+
+
+@torch.no_grad()
+def log_dets(model, wave: Tensor, mel: Tensor) -> dict[str, float]:
+    """The log-det per sample of every transform in the model's flow, by its name; a view's includes what is inside."""
+    found: dict[str, float] = {}
+    hooks = []
+    for name, part in model.flow.named_modules(prefix="flow"):
+        if isinstance(part, Transform):
+            def keep(_module, _inputs, output, name=name):
+                found[name] = float(output[1].mean()) / wave.shape[1]
+
+            hooks.append(part.register_forward_hook(keep))
+    try:
+        model.encode(wave, mel)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -1,0 +1,296 @@
+"""A corpus is a list of clips, each with its speaker and its side of the train / valid split.
+
+`read_corpus` makes the list from whatever folder there is; `prepare_corpus` makes a folder that is fit to
+train on: every clip decoded once and checked, one sample rate, and a manifest.csv that says what is there:
+
+    path,speaker,split,seconds
+    anna/0001.flac,anna,train,3.482
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..audio import audio_seconds, list_audio, load_audio, save_audio, write_atomically
+
+MANIFEST = "manifest.csv"
+COLUMNS = ("path", "speaker", "split", "seconds")
+FULL_SCALE = 32767 / 32768  # the highest value of 16 bits
+CLIPPED_SHARE = 0.001  # of all samples at full scale: more than that is heard
+SILENT_PEAK = 0.001  # -60 dB re full scale: what 16 bits leave of such a clip is mostly rounding
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of a corpus."""
+
+    path: Path
+    """Absolute."""
+    speaker: str
+    """"" if unknown."""
+    split: str
+    """train or valid."""
+    seconds: float
+    """Duration."""
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What `prepare_corpus` did: how much it kept, and which clips are skipped or doubtful, and why."""
+
+    kept: int
+    seconds: float
+    skipped: list[tuple[Path, str]]
+    doubtful: list[tuple[Path, str]]
+    """Kept, but listen to them (clipped). Only of the clips converted now, not of those found converted."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A clip as its corpus describes it, before anything is read or decided."""
+
+    path: Path
+    name: str  # relative path without suffix: the split is drawn from it, a prepared corpus files it so
+    speaker: str
+    split: str = ""  # "": not said
+    seconds: float | None = None
+    row: str = ""  # where it is named, such as "manifest.csv row 3"; "" if it was found
+
+
+def read_corpus(source: str | Path, valid_fraction: float = 0.02, seed: int = 0) -> list[Clip]:
+    """List the clips of a corpus, in any of the usual layouts, in a fixed order.
+
+    - a folder with a manifest.csv, or a CSV file: columns path[,speaker][,split][,seconds], paths from there
+    - LJSpeech: metadata.csv and wavs/
+    - VCTK: wav48*/<speaker>/; of two microphones the first
+    - else every audio file below the folder; the first sub-folder is the speaker
+
+    Where no split is given, a clip is valid if a hash of the seed and its name, in [0, 1), is less than
+    `valid_fraction`: adding clips does not move others. If that selects none, the least hash is taken.
+
+    Args:
+        source: folder or CSV file.
+        valid_fraction: share of clips to validate on, in [0, 1).
+        seed: another seed selects other clips.
+
+    Raises:
+        FileNotFoundError: no such source, or a clip that it names is missing.
+        ValueError: no audio there, a faulty manifest, a faulty file, or no clip left to train on.
+    """
+    entries = _entries(Path(source))
+    for entry in entries:
+        if entry.row and not entry.path.is_file():
+            raise FileNotFoundError(f"{entry.row}: no file {entry.path}; correct or remove the row")
+    entries = _with_splits(entries, valid_fraction, seed, source)
+    clips = []
+    for e in entries:
+        seconds = audio_seconds(e.path) if e.seconds is None else e.seconds
+        clips.append(Clip(e.path, e.speaker, e.split, seconds))
+    return clips
+
+
+def prepare_corpus(
+    source: str | Path,
+    out: str | Path,
+    sample_rate: int,
+    *,
+    workers: int | None = None,
+    min_seconds: float = 0.1,
+    valid_fraction: float = 0.02,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> PrepareReport:
+    """Convert a corpus to mono 16-bit FLAC at one sample rate, checking every clip, and write its manifest.
+
+    A clip that cannot be read, is too short or next to silent is skipped, and reported. The manifest is
+    written last. Interrupted, call it again: clips already converted, and newer than their source, stay.
+
+    Args:
+        source: as for `read_corpus`, which also explains `valid_fraction` and `seed`.
+        out: folder for <name>.flac, by the same relative names, and manifest.csv.
+        sample_rate: Hz.
+        workers: clips converted at the same time; None: one per processor.
+        min_seconds: shortest clip to keep.
+        progress: called with the numbers of clips done and of all.
+
+    Raises:
+        ValueError: `out` is `source` or inside it, or no clip was usable.
+    """
+    source, out = Path(source), Path(out)
+    entries = _entries(source)
+    root = source if source.is_dir() else source.parent
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{out}: is in the source {root}; choose another folder, to keep the originals")
+    shortest = math.ceil(min_seconds * sample_rate)
+    taken: dict[str, Path] = {}
+    for entry in entries:
+        taken.setdefault(entry.name, entry.path)
+
+    def convert(entry: _Entry) -> tuple[float, str, str]:
+        """Return its seconds, why it is skipped ("" if kept), and what is doubtful about it (or "")."""
+        if taken[entry.name] != entry.path:
+            return 0.0, f"would become the same file as {taken[entry.name]}; rename one", ""
+        target = _target(out, entry)
+        try:
+            seconds = _converted(entry.path, target, sample_rate)
+            wave = None if seconds else load_audio(entry.path, sample_rate)
+        except (ValueError, OSError) as error:
+            return 0.0, str(error), ""
+        samples = round(seconds * sample_rate) if wave is None else wave.shape[1]
+        if samples < shortest:
+            return 0.0, f"has {samples} samples, shorter than {shortest} ({min_seconds:g} s)", ""
+        if wave is None:
+            return seconds, "", ""
+        level = wave.abs()
+        if level.max() < SILENT_PEAK:
+            return 0.0, f"next to silent, its peak is {level.max():.1e} of full scale", ""
+        clipped = (level >= FULL_SCALE).float().mean().item()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_audio(target, wave, sample_rate)
+        doubt = f"clipped, {clipped:.1%} of its samples are at full scale" if clipped > CLIPPED_SHARE else ""
+        return samples / sample_rate, "", doubt
+
+    kept, skipped, doubtful = [], [], []
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        results = pool.map(convert, entries)
+        for entry, (seconds, reason, doubt) in zip(entries, results, strict=True):
+            if reason:
+                skipped.append((entry.path, reason))
+            else:
+                kept.append(replace(entry, seconds=seconds))
+            if doubt:
+                doubtful.append((entry.path, doubt))
+            if progress:
+                progress(len(kept) + len(skipped), len(entries))
+    if not kept:
+        raise ValueError(f"{source}: none of {len(entries)} clips is usable; the first: {skipped[0][1]}")
+    kept = _with_splits(kept, valid_fraction, seed, source)
+    with write_atomically(out / MANIFEST) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for entry in kept:
+            path = _target(out, entry).relative_to(out).as_posix()
+            writer.writerow((path, entry.speaker, entry.split, f"{entry.seconds:.3f}"))
+    return PrepareReport(len(kept), sum(entry.seconds or 0.0 for entry in kept), skipped, doubtful)
+
+
+def _target(out: Path, entry: _Entry) -> Path:
+    return out / f"{entry.name}.flac"
+
+
+def _converted(path: Path, target: Path, sample_rate: int) -> float:
+    """The seconds of an already converted clip; 0 if it has to be done."""
+    import soundfile
+
+    if not target.is_file() or not path.is_file() or target.stat().st_mtime < path.stat().st_mtime:
+        return 0.0
+    try:
+        # It was written atomically, so it is whole, if the machine did not lose power right after.
+        seconds = audio_seconds(target)
+    except ValueError:
+        return 0.0
+    return seconds if soundfile.info(target).samplerate == sample_rate else 0.0
+
+
+def _entries(source: Path) -> list[_Entry]:
+    """Recognise the layout of a corpus."""
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such folder or manifest")
+    source = Path(os.path.abspath(source))
+    if source.is_file():
+        entries = list(_from_manifest(source))
+    elif (source / MANIFEST).is_file():
+        entries = list(_from_manifest(source / MANIFEST))
+    elif (source / "metadata.csv").is_file() and (source / "wavs").is_dir():
+        entries = list(_from_ljspeech(source))
+    elif vctk := sorted(path for path in source.glob("wav48*") if path.is_dir()):
+        entries = list(_from_vctk(source, vctk[-1]))  # the last: wav48_silence_trimmed rather than wav48
+    else:
+        found = list_audio(source)
+        entries = [_Entry(path, _name(path, source), _first_folder(path, source)) for path in found]
+    if not entries:
+        raise ValueError(f"{source}: no audio there; give a folder of wav, flac, ogg or mp3, or a manifest")
+    return entries
+
+
+def _from_manifest(manifest: Path) -> Iterator[_Entry]:
+    seen: dict[Path, int] = {}
+    # -sig, because spreadsheets put a byte order mark first.
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        columns = reader.fieldnames or []
+        if "path" not in columns:
+            has = ", ".join(columns) or "nothing"
+            raise ValueError(f"{manifest}: has no column path, only {has}; begin it with path,speaker,split")
+        for values in reader:
+            number, row = reader.line_num, f"{manifest} row {reader.line_num}"
+            given, speaker, split, seconds = ((values.get(column) or "").strip() for column in COLUMNS)
+            if not given:
+                raise ValueError(f"{row}: has no path; fill it in or remove the row")
+            path = Path(os.path.abspath(manifest.parent / given))
+            if path in seen:
+                raise ValueError(f"{row}: {given} is in row {seen[path]} already; remove one")
+            if split not in ("", "train", "valid"):
+                raise ValueError(f"{row}: split is {split!r}, must be train or valid, or empty")
+            seen[path] = number
+            try:
+                duration = float(seconds) if seconds else None
+            except ValueError:
+                duration = math.nan
+            if duration is not None and not 0 < duration < math.inf:
+                raise ValueError(f"{row}: seconds is {seconds!r}, must be a number above 0, or empty")
+            yield _Entry(path, _name(path, manifest.parent), speaker, split, duration, row)
+
+
+def _from_ljspeech(root: Path) -> Iterator[_Entry]:
+    found = {path.stem: path for path in list_audio(root / "wavs")}
+    lines = (root / "metadata.csv").read_text(encoding="utf-8-sig").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if stem := line.split("|")[0].strip():
+            path = found.get(stem, root / "wavs" / f"{stem}.wav")
+            yield _Entry(path, _name(path, root), "", row=f"{root / 'metadata.csv'} row {number}")
+
+
+def _from_vctk(root: Path, folder: Path) -> Iterator[_Entry]:
+    paths = list_audio(folder)
+    names = {_name(path, folder) for path in paths}
+    for path in paths:
+        second = path.stem.endswith("_mic2")
+        if not (second and _name(path, folder).removesuffix("2") + "1" in names):
+            yield _Entry(path, _name(path, root), _first_folder(path, folder))
+
+
+def _name(path: Path, root: Path) -> str:
+    inside = path.relative_to(root if path.is_relative_to(root) else path.anchor)
+    return inside.with_suffix("").as_posix()
+
+
+def _first_folder(path: Path, root: Path) -> str:
+    inside = path.relative_to(root).parts
+    return inside[0] if len(inside) > 1 else ""
+
+
+def _with_splits(entries: list[_Entry], valid_fraction: float, seed: int, source: object) -> list[_Entry]:
+    """Decide on the split of every entry that has none."""
+    if not 0 <= valid_fraction < 1:
+        raise ValueError(f"valid_fraction is {valid_fraction}, must be at least 0 and below 1")
+    lots = {e.name: _lot(e.name, seed) for e in entries if not e.split}
+    valid = {name for name, lot in lots.items() if lot < valid_fraction}
+    if lots and not valid and all(e.split != "valid" for e in entries):
+        valid = {min(lots, key=lots.__getitem__)}
+    entries = [e if e.split else replace(e, split="valid" if e.name in valid else "train") for e in entries]
+    if all(e.split == "valid" for e in entries):
+        raise ValueError(f"{source}: has no clip to train on, all {len(entries)} are valid; add clips")
+    return entries
+
+
+def _lot(name: str, seed: int) -> float:
+    """A number in [0, 1) that is random in the name, and the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:6], "big") / 2**48

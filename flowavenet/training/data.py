@@ -1,0 +1,85 @@
+"""From a folder of speech to batches."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from flowavenet.audio import MelSpectrogram, mel_settings
+from flowavenet.training.corpus import read_corpus
+from flowavenet.training.crops import Crops, FixedCrops, FromPosition
+
+
+class SpeechData(pl.LightningDataModule):
+    """Random crops of a folder of recordings for training, and fixed ones for validation.
+
+    Args:
+        corpus: a folder of audio (any layout that ``flowavenet prepare`` takes), or a manifest CSV.
+        mel: a convention by name, or the fields of MelSettings; the command line takes it from the model.
+        segment_frames: length of a training crop, mel frames.
+        batch_size: crops per step and process.
+        valid_fraction: part of the clips that validates, where the corpus does not say.
+        silence_db: crops quieter than this (RMS, dB re full scale) are drawn again.
+        in_memory: keep the decoded corpus in memory, 16 bits per sample (159 MB per hour at 22,050 Hz).
+        workers: processes that read audio; 0 reads in the training process.
+        seed: of the crops and of the validation split.
+    """
+
+    def __init__(
+        self,
+        corpus: str,
+        mel: str | dict[str, Any] = "hifigan",
+        segment_frames: int = 62,
+        batch_size: int = 8,
+        valid_fraction: float = 0.02,
+        silence_db: float = -50.0,
+        in_memory: bool = False,
+        workers: int = 2,
+        seed: int = 1111,
+    ):
+        super().__init__()
+        self.corpus = corpus
+        self.mel = mel_settings(mel)
+        self.segment_frames = segment_frames
+        self.batch_size = batch_size
+        self.valid_fraction = valid_fraction
+        self.silence_db = silence_db
+        self.in_memory = in_memory
+        self.workers = workers
+        self.seed = seed
+
+    def setup(self, stage: str | None = None) -> None:
+        clips = read_corpus(self.corpus, self.valid_fraction, self.seed)
+        self.train_clips = [clip for clip in clips if clip.split == "train"]
+        self.valid_clips = [clip for clip in clips if clip.split == "valid"]
+        mel = MelSpectrogram(self.mel)
+        options = mel, self.segment_frames, self.seed, self.silence_db
+        self.train = Crops(self.train_clips, *options, in_memory=self.in_memory)
+        self.valid = FixedCrops(self.valid_clips, *options, in_memory=True)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Steps after which as many seconds have been seen as the corpus has; the last, partial one is counted."""
+        crop = self.segment_frames * self.mel.hop_length / self.mel.sample_rate
+        seconds = sum(clip.seconds for clip in self.train_clips)
+        return max(1, math.ceil(seconds / (crop * self.batch_size * self.trainer.world_size)))
+
+    def train_dataloader(self) -> DataLoader:
+        sampler = FromPosition(
+            self.batches_per_epoch,
+            self.batch_size,
+            # batches trained on since the very start; Lightning saves and restores it
+            position=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.total.ready,
+            rank=self.trainer.global_rank,
+            processes=self.trainer.world_size,
+        )
+        return DataLoader(
+            self.train, batch_sampler=sampler, num_workers=self.workers, persistent_workers=False,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.valid, batch_size=self.batch_size)

@@ -1,0 +1,64 @@
+"""``flowavenet fit``: Lightning's command line around our module and our data."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from flowavenet.training.callbacks import SaveVocoder, Showcase
+from flowavenet.training.data import SpeechData
+from flowavenet.training.likelihood import LikelihoodTraining
+
+
+class FitCLI(LightningCLI):
+    """Settings come from YAML and flags; a run lives in ``--trainer.default_root_dir``.
+
+    There it keeps ``checkpoints/last.ckpt`` (all that resuming needs), ``vocoder/`` (a checkpoint folder at the
+    averaged weights) and TensorBoard's event files.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.add_lightning_class_args(SaveVocoder, "vocoder")
+        parser.add_lightning_class_args(Showcase, "showcase")
+        parser.set_defaults(
+            {
+                # One name, rewritten atomically: there is always one whole checkpoint.
+                "checkpoint.filename": "last", "checkpoint.enable_version_counter": False,
+                "checkpoint.every_n_train_steps": 1000, "checkpoint.save_on_train_epoch_end": False,
+                # Buffers say that ActNorm is initialised; there is no average of that.
+                "ema.decay": 0.9999, "ema.use_buffers": False,
+            }
+        )
+        parser.link_arguments("model.mel", "data.mel")
+
+    def before_instantiate_classes(self) -> None:
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # it is: see crops.py
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+    def instantiate_trainer(self, **kwargs):
+        settings = self._get(self.config_init, "trainer")
+        root = settings.get("default_root_dir") or "runs/default"
+        kwargs["default_root_dir"] = root
+        trainer = super().instantiate_trainer(**kwargs)
+        if settings.get("logger") is None:
+            trainer.logger = TensorBoardLogger(root, name="", version="", default_hp_metric=False)
+        trainer.checkpoint_callback.dirpath = trainer.checkpoint_callback.dirpath or f"{root}/checkpoints"
+        if trainer.loggers:
+            trainer.callbacks.append(LearningRateMonitor(logging_interval="step"))
+        return trainer
+
+
+def fit(arguments: list[str]) -> pl.Trainer:
+    """Train as ``arguments`` say, the words after ``flowavenet fit``; the trainer is returned, finished."""
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")  # these are from the command line
+    cli = FitCLI(
+        LikelihoodTraining, SpeechData, args=["fit", *arguments], save_config_kwargs={"overwrite": True},
+        seed_everything_default=1111, parser_kwargs={"fit": {"prog": "flowavenet fit"}},
+    )
+    return cli.trainer

@@ -1,0 +1,119 @@
+"""Training by exact likelihood: one loss, for every flow."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from flowavenet.audio import MelSpectrogram, mel_settings
+from flowavenet.losses import PCM_STEP, bits_per_sample, dequantise
+from flowavenet.models import build
+
+
+class LikelihoodTraining(pl.LightningModule):
+    """Make recordings likely, given their mels.
+
+    loss = - log p(wave + u | mel) / samples,  nats per sample,  u uniform over one 16-bit step
+
+    The mel is computed here, on the device, from the same crop.
+
+    Args:
+        name: which model, an entry of ``flowavenet.models.MODELS``.
+        config: fields of the model's Config that differ from its defaults.
+        mel: a convention by name, or the fields of MelSettings.
+        learning_rate: of Adam; multiplied by decay^(steps / decay_steps), in whole steps of decay_steps.
+        warmup_steps: the rate rises linearly from 0 during so many steps.
+        decay_steps: steps between decays.
+        decay: factor of each decay.
+        betas: of Adam.
+        clip_norm: gradients longer than this are shortened to it.
+        dequantisation: width of the noise added to the samples: 2^-15 is one 16-bit step; 0 trains on the grid of
+            16-bit values, as the paper did, where a likelihood is not comparable between recordings.
+        max_bad_steps: stop after so many steps in a row with a loss or gradient that is not finite. Each is skipped.
+        seed: of the weights and of the dequantisation noise.
+    """
+
+    def __init__(
+        self,
+        name: str = "flowavenet",
+        config: dict[str, Any] | None = None,
+        mel: str | dict[str, Any] = "hifigan",
+        learning_rate: float = 1e-3,
+        warmup_steps: int = 0,
+        decay_steps: int = 200_000,
+        decay: float = 0.5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        clip_norm: float = 1.0,
+        dequantisation: float = PCM_STEP,
+        max_bad_steps: int = 20,
+        seed: int = 1111,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.mel_settings = mel_settings(mel)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = build(name, config or {}, self.mel_settings.n_mels, self.mel_settings.hop_length)
+        self.mel = MelSpectrogram(self.mel_settings)
+        self.bad_steps = 0
+
+    def nats_per_sample(self, batch: dict[str, Tensor]) -> Tensor:
+        """Log-density of each crop of the batch per sample: (batch,)."""
+        padded = batch["padded"]
+        noise = torch.Generator(padded.device).manual_seed(self.hparams.seed + int(batch["index"][0]))
+        before = (self.mel_settings.n_fft - self.mel_settings.hop_length) // 2
+        mel = self.mel.from_padded(padded)
+        wave = padded[:, before : before + mel.shape[-1] * self.mel_settings.hop_length]
+        wave = dequantise(wave, self.hparams.dequantisation, noise)
+        return self.model(wave, mel) / wave.shape[1]
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        loss = -self.nats_per_sample(batch).mean()
+        self.log("train/nats_per_sample", -loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        nats = self.nats_per_sample(batch).mean()
+        size = len(batch["padded"])
+        self.log("valid/nats_per_sample", nats, prog_bar=True, batch_size=size, sync_dist=True)
+        if self.hparams.dequantisation:
+            bits = bits_per_sample(nats, self.hparams.dequantisation)
+            self.log("valid/bits_per_sample", bits, batch_size=size, sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        hparams = self.hparams
+        optimizer = torch.optim.Adam(self.model.parameters(), hparams.learning_rate, tuple(hparams.betas))
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / hparams.warmup_steps) if hparams.warmup_steps else 1.0
+            return warm * hparams.decay ** (step // hparams.decay_steps)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient, and skip the step when it is not finite.
+
+        Here, after the gradients of all processes are averaged, each of them sees the same and skips alike.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val or self.hparams.clip_norm)
+        self.log("train/gradient_norm", norm)
+        if math.isfinite(norm):
+            self.bad_steps = 0
+            return
+        self.bad_steps += 1
+        optimizer.zero_grad(set_to_none=True)                          # an optimizer leaves weights without gradient alone
+        self.log("train/skipped_in_a_row", float(self.bad_steps))
+        if self.bad_steps >= self.hparams.max_bad_steps:
+            raise ValueError(
+                f"{self.bad_steps} steps in a row had a loss or gradient that is not finite (step {self.global_step}, "
+                f"learning rate {self.lr_schedulers().get_last_lr()[0]:.1e}): resume from the last checkpoint with a lower "
+                f"--model.learning_rate, or set log_scale_limit in the model's config"
+            )
