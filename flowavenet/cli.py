@@ -25,7 +25,7 @@ def vocode(
     checkpoint: Checkpoint = "",
     temperature: Annotated[float, typer.Option(min=0.0, help="Standard deviation of the noise.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same samples.")] = 0,
-    picture: Annotated[bool, typer.Option(help="Also write <stem>.png, the mel asked for and the mel of the result.")] = False,
+    picture: Annotated[bool, typer.Option(help="Also write <stem>.png: the mel asked for, and that of the result.")] = False,
     device: Device = "cpu",
 ) -> None:
     """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
@@ -58,7 +58,8 @@ def vocode(
 
     failed = _for_each(files, one, "vocoding")
     if made:
-        print(f"{len(files) - len(failed)} files, {made:.1f} s of audio in {spent:.1f} s: RTF {spent / made:.3f} ({device}) -> {out}")
+        good = len(files) - len(failed)
+        print(f"{good} files, {made:.1f} s of audio in {spent:.1f} s: RTF {spent / made:.3f} ({device}) -> {out}")
     _end(failed, len(files))
 
 
@@ -101,7 +102,7 @@ def prepare(
 def score(
     inputs: Annotated[list[Path], typer.Argument(help="Audio files or folders.")],
     checkpoint: Checkpoint = "",
-    dequantisation: Annotated[float, typer.Option(help="Width of the uniform noise added to the samples; 0: none.")] = 2**-15,
+    dequantisation: Annotated[float, typer.Option(help="Width of the uniform noise added to samples; 0: none.")] = 2**-15,
     seed: Annotated[int, typer.Option(help="Of that noise.")] = 0,
     device: Device = "cpu",
 ) -> None:
@@ -114,8 +115,8 @@ def score(
 
     if dequantisation < 0:
         raise ValueError(f"--dequantisation is {dequantisation}; the width of a noise is at least 0")
-    vocoder = Vocoder.from_pretrained(checkpoint or None, device)
     files = _files(inputs)
+    vocoder = Vocoder.from_pretrained(checkpoint or None, device)
     level = "as recorded" if vocoder.settings.peak is None else f"peak {vocoder.settings.peak}"
     print(f"# {vocoder.sample_rate} Hz, level {level}, uniform dequantisation of width {dequantisation:.6g}")
     print("nats/sample  bits/sample  seconds  file")
@@ -189,7 +190,10 @@ def _once(path: Path, reason: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if "Original Traceback" in text:                                   # from a data worker: its last line says what it was
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split()) or type(error).__name__
 
 
 def main() -> None:

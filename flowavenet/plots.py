@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from flowavenet.audio import MelSettings, write_atomically
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def spectrogram_figure(panels: Sequence[tuple[str, Tensor]], settings: MelSettings):
+
+def spectrogram_figure(panels: Sequence[tuple[str, Tensor]], settings: MelSettings) -> Figure:
     """Mel spectrograms one above the other, on one colour scale: a matplotlib Figure.
 
     Args:

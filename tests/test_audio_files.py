@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from flowavenet.audio import audio_seconds, list_audio, load_audio, save_audio, write_atomically
+from flowavenet.audio import audio_info, list_audio, load_audio, save_audio, write_atomically
 
 DATA = Path(__file__).parent / "data"
 CLIPS = sorted(DATA.glob("*.flac"))
@@ -40,7 +40,7 @@ def test_real_clips_load_as_they_are(path):
     expected, rate = soundfile.read(path, dtype="float32")
     assert rate == RATE and wave.shape == (1, len(expected)) and wave.dtype == torch.float32
     assert np.array_equal(wave[0].numpy(), expected)
-    assert audio_seconds(path) == len(expected) / RATE
+    assert audio_info(path).seconds == len(expected) / RATE
 
 
 def test_stereo_at_another_rate_becomes_mono_at_ours(tmp_path):
@@ -73,7 +73,7 @@ def test_a_file_of_three_samples_loads(tmp_path, samples):
 
 def test_a_missing_file(tmp_path):
     assert "no such file" in refusal(FileNotFoundError, load_audio, tmp_path / "none.wav", RATE)
-    assert "none.wav" in refusal(FileNotFoundError, audio_seconds, tmp_path / "none.wav")
+    assert "none.wav" in refusal(FileNotFoundError, audio_info, tmp_path / "none.wav")
     assert "is a folder" in refusal(ValueError, load_audio, tmp_path, RATE)
 
 
@@ -118,7 +118,7 @@ def test_a_flac_from_a_pipe_does_not_know_its_length(tmp_path):
     content[22:26] = bytes(4)
     path.write_bytes(content)
     assert "does not tell its length" in refusal(ValueError, load_audio, path, RATE)
-    assert "does not tell its length" in refusal(ValueError, audio_seconds, path)
+    assert "does not tell its length" in refusal(ValueError, audio_info, path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -172,7 +172,7 @@ def test_channels_stay_apart_and_dtypes_are_taken(tmp_path):
 
 def test_a_minute_of_ogg(tmp_path):
     save_audio(tmp_path / "a.ogg", torch.from_numpy(tone(60 * RATE)), RATE)
-    assert audio_seconds(tmp_path / "a.ogg") == 60
+    assert audio_info(tmp_path / "a.ogg").seconds == 60
 
 
 @pytest.mark.parametrize(

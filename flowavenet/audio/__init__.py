@@ -1,16 +1,17 @@
 """Audio files in and out, and the mel spectrogram in each published convention."""
 
 from .conventions import CONVENTIONS, convention, mel_settings
-from .files import audio_seconds, list_audio, load_audio, save_audio, write_atomically
-from .melfiles import MEL_SUFFIXES, load_mel
+from .files import AudioInfo, audio_info, list_audio, load_audio, save_audio, write_atomically
 from .mel import MelSettings, MelSpectrogram, mel_filter_bank
+from .melfiles import MEL_SUFFIXES, load_mel
 
 __all__ = [
+    "AudioInfo",
     "CONVENTIONS",
     "MEL_SUFFIXES",
     "MelSettings",
     "MelSpectrogram",
-    "audio_seconds",
+    "audio_info",
     "convention",
     "list_audio",
     "load_audio",

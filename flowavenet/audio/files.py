@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -112,15 +113,22 @@ def save_audio(path: str | Path, wave: Tensor | np.ndarray, sample_rate: int) ->
                 file.write(samples[start : start + BLOCK])
 
 
-def audio_seconds(path: str | Path) -> float:
-    """Read the duration of an audio file from its header, in seconds, without decoding it.
+class AudioInfo(NamedTuple):
+    """What the header of an audio file says."""
+
+    seconds: float
+    sample_rate: int
+
+
+def audio_info(path: str | Path) -> AudioInfo:
+    """Read the duration (seconds) and the sample rate (Hz) of an audio file from its header, without decoding it.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not audio, or its header promises more than the file holds.
     """
     with _opened(Path(path)) as file:
-        return file.frames / file.samplerate
+        return AudioInfo(file.frames / file.samplerate, file.samplerate)
 
 
 def list_audio(folder: str | Path) -> list[Path]:

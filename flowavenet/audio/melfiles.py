@@ -55,7 +55,7 @@ def load_mel(path: str | os.PathLike, n_mels: int) -> Tensor:
 
 def _read(path: Path) -> Tensor:
     if path.suffix.lower() not in MEL_SUFFIXES:
-        raise ValueError(f"{path}: {path.suffix or 'no suffix'} is not one of {', '.join(MEL_SUFFIXES)}; save the mel as one")
+        raise ValueError(f"{path}: {path.suffix or 'no suffix'} is not one of {', '.join(MEL_SUFFIXES)}; save it as one")
     try:
         if path.suffix.lower() == ".npy":
             content = torch.from_numpy(np.load(path, allow_pickle=False))
