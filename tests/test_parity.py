@@ -22,9 +22,8 @@ def weights(keys, dtype=torch.float64):
     """The weights follow from the keys, so nobody has to store them."""
     state = {}
     for key, shape in keys:
-        a = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape, dtype=np.float32) if False else (
-            np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape).astype(np.float32).astype(np.float64)
-        )
+        a = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
+        a = a.astype(np.float32).astype(np.float64)
         if key.endswith("actnorm.scale"):
             a = np.sign(a) * (0.8 + 0.1 * np.abs(a))
         elif key.endswith("actnorm.loc"):

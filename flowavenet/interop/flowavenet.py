@@ -59,7 +59,8 @@ def upsampling_hop(state: State) -> int:
 
 def _our_state(state: State, config: FloWaveNetConfig) -> State:
     ours: State = {}
-    for layer, theirs in enumerate(sorted({key.split(".")[1] for key in state if key.startswith("upsample_conv.")}, key=int)):
+    strides = {int(key.split(".")[1]) for key in state if key.startswith("upsample_conv.")}
+    for layer, theirs in enumerate(sorted(strides)):
         _weight_norm(ours, f"upsampler.layers.{layer}", state, [f"upsample_conv.{theirs}"])
     home = "flow."
     for block in range(config.blocks):

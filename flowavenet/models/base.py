@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class FlowVocoder(nn.Module, ABC):
     Config: type
     flow: Transform
 
-    def __init__(self, config, n_mels: int, hop_length: int):
+    def __init__(self, config: Any, n_mels: int, hop_length: int):
         super().__init__()
         self.config = config
         self.n_mels = n_mels

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 
 from flowavenet.models.base import FlowVocoder
 from flowavenet.nets import CondHalf, MelUpsampler, WaveNet
-from flowavenet.transforms import ActNorm, AdditiveCoupling, AffineCoupling, Chain, Folded, Kept, Swapped, Transform, fold, pool
+from flowavenet.transforms import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Chain,
+    Folded,
+    Kept,
+    Swapped,
+    Transform,
+    fold,
+    pool,
+)
 
 
 @dataclass(frozen=True)

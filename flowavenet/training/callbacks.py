@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowavenet.checkpoint import save_checkpoint
+from flowavenet.models import FlowVocoder
 from flowavenet.plots import spectrogram_figure
 from flowavenet.transforms import Transform
 
@@ -74,16 +76,17 @@ class Showcase(pl.Callback):
 
 
 @torch.no_grad()
-def log_dets(model, wave: Tensor, mel: Tensor) -> dict[str, float]:
+def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor) -> dict[str, float]:
     """The log-det per sample of every transform in the model's flow, by its name; a view's includes what is inside."""
     found: dict[str, float] = {}
     hooks = []
+
+    def keep(name: str, _part: Transform, _inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        found[name] = float(output[1].mean()) / wave.shape[1]
+
     for name, part in model.flow.named_modules(prefix="flow"):
         if isinstance(part, Transform):
-            def keep(_module, _inputs, output, name=name):
-                found[name] = float(output[1].mean()) / wave.shape[1]
-
-            hooks.append(part.register_forward_hook(keep))
+            hooks.append(part.register_forward_hook(partial(keep, name)))
     try:
         model.encode(wave, mel)
     finally:

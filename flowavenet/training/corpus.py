@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..audio import audio_seconds, list_audio, load_audio, save_audio, write_atomically
+from ..audio import audio_info, list_audio, load_audio, save_audio, write_atomically
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "speaker", "split", "seconds")
@@ -91,7 +91,7 @@ def read_corpus(source: str | Path, valid_fraction: float = 0.02, seed: int = 0)
     entries = _with_splits(entries, valid_fraction, seed, source)
     clips = []
     for e in entries:
-        seconds = audio_seconds(e.path) if e.seconds is None else e.seconds
+        seconds = audio_info(e.path).seconds if e.seconds is None else e.seconds
         clips.append(Clip(e.path, e.speaker, e.split, seconds))
     return clips
 
@@ -187,16 +187,14 @@ def _target(out: Path, entry: _Entry) -> Path:
 
 def _converted(path: Path, target: Path, sample_rate: int) -> float:
     """The seconds of an already converted clip; 0 if it has to be done."""
-    import soundfile
-
     if not target.is_file() or not path.is_file() or target.stat().st_mtime < path.stat().st_mtime:
         return 0.0
     try:
         # It was written atomically, so it is whole, if the machine did not lose power right after.
-        seconds = audio_seconds(target)
+        info = audio_info(target)
     except ValueError:
         return 0.0
-    return seconds if soundfile.info(target).samplerate == sample_rate else 0.0
+    return info.seconds if info.sample_rate == sample_rate else 0.0
 
 
 def _entries(source: Path) -> list[_Entry]:

@@ -7,7 +7,7 @@ would have drawn, whatever the number of workers, and the only state to save is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ class FromPosition(Sampler[list[int]]):
         position: called when an epoch begins, gives the number of batches the run has consumed so far.
     """
 
-    def __init__(self, batches: int, batch_size: int, position, rank: int = 0, processes: int = 1):
+    def __init__(self, batches: int, batch_size: int, position: Callable[[], int], rank: int = 0, processes: int = 1):
         self.batches = batches
         self.batch_size = batch_size
         self.position = position

@@ -33,6 +33,8 @@ class LikelihoodTraining(pl.LightningModule):
         clip_norm: gradients longer than this are shortened to it.
         dequantisation: width of the noise added to the samples: 2^-15 is one 16-bit step; 0 trains on the grid of
             16-bit values, as the paper did, where a likelihood is not comparable between recordings.
+        init_crops: random crops of each process that ActNorm is initialised from, before the first step. A training
+            batch may be too few: its scales move slowly, and a quiet one would mark the whole run.
         max_bad_steps: stop after so many steps in a row with a loss or gradient that is not finite. Each is skipped.
         seed: of the weights and of the dequantisation noise.
     """
@@ -49,6 +51,7 @@ class LikelihoodTraining(pl.LightningModule):
         betas: tuple[float, float] = (0.9, 0.999),
         clip_norm: float = 1.0,
         dequantisation: float = PCM_STEP,
+        init_crops: int = 32,
         max_bad_steps: int = 20,
         seed: int = 1111,
     ):
@@ -60,6 +63,13 @@ class LikelihoodTraining(pl.LightningModule):
             self.model = build(name, config or {}, self.mel_settings.n_mels, self.mel_settings.hop_length)
         self.mel = MelSpectrogram(self.mel_settings)
         self.bad_steps = 0
+
+    @torch.no_grad()
+    def on_train_start(self) -> None:
+        if self.trainer.global_step == 0:
+            data, first = self.trainer.datamodule.train, self.trainer.global_rank * self.hparams.init_crops
+            crops = [data[first + crop] for crop in range(self.hparams.init_crops)]
+            self.nats_per_sample({key: torch.stack([crop[key] for crop in crops]).to(self.device) for key in crops[0]})
 
     def nats_per_sample(self, batch: dict[str, Tensor]) -> Tensor:
         """Log-density of each crop of the batch per sample: (batch,)."""

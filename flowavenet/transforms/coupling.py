@@ -32,13 +32,13 @@ class AffineCoupling(Transform):
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_a, x_b = x.chunk(2, dim=1)
         shift, log_scale = self._amounts(x_a, cond)
-        z_b = (x_b - shift) * torch.exp(-log_scale)
+        z_b = ((x_b - shift) * torch.exp(-log_scale)).to(x.dtype)
         return torch.cat([x_a, z_b], dim=1), -log_scale.sum(dim=(1, 2))
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z_a, z_b = z.chunk(2, dim=1)
         shift, log_scale = self._amounts(z_a, cond)
-        x_b = z_b * torch.exp(log_scale) + shift
+        x_b = (z_b * torch.exp(log_scale) + shift).to(z.dtype)
         return torch.cat([z_a, x_b], dim=1), log_scale.sum(dim=(1, 2))
 
     def _amounts(self, x_a: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -68,11 +68,11 @@ class AdditiveCoupling(Transform):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_a, x_b = x.chunk(2, dim=1)
-        return torch.cat([x_a, x_b - self.net(x_a, cond)], dim=1), no_log_det(x)
+        return torch.cat([x_a, x_b - self.net(x_a, cond).to(x.dtype)], dim=1), no_log_det(x)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z_a, z_b = z.chunk(2, dim=1)
-        return torch.cat([z_a, z_b + self.net(z_a, cond)], dim=1), no_log_det(z)
+        return torch.cat([z_a, z_b + self.net(z_a, cond).to(z.dtype)], dim=1), no_log_det(z)
 
     def reach(self) -> Reach:
         return Reach(*self.net.reach())

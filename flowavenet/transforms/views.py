@@ -42,6 +42,9 @@ def pool(x: Tensor, n: int) -> Tensor:
     return x.unflatten(-1, (-1, n)).mean(dim=-1)
 
 
+Run = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
 class Folded(Transform):
     """Trade time for channels by ``n``, run the inner transform, trade back. The papers call it squeeze.
 
@@ -69,7 +72,7 @@ class Folded(Transform):
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._around(self.inner.inverse, z, cond)
 
-    def _around(self, run, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _around(self, run: Run, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         whole = x.shape[-1] - x.shape[-1] % self.n
         if whole == 0:
             return x, no_log_det(x)
@@ -209,7 +212,7 @@ class Kept(Transform):
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._around(self.inner.inverse, z, cond)
 
-    def _around(self, run, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _around(self, run: Run, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         first, stop = self.channels
         y, log_det = run(x[:, first:stop], cond)
         return torch.cat([x[:, :first], y, x[:, stop:]], dim=1), log_det

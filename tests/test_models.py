@@ -1,0 +1,172 @@
+"""What every model promises: exact likelihood, exact inversion, any length, gradients everywhere."""
+
+import math
+
+import pytest
+import torch
+from conftest import shake
+
+from flowavenet.models import MODELS, FloWaveNet, FloWaveNetConfig, build
+
+SMALL = {"blocks": 3, "flows": 2, "width": 16, "blocks_per_split": 2}
+# label -> (name in MODELS, config, hop length)
+VARIANTS = {
+    "two scales": ("flowavenet", SMALL, 8),
+    "single scale": ("flowavenet", SMALL | {"blocks_per_split": 3}, 8),
+    "three scales": ("flowavenet", SMALL | {"blocks_per_split": 1}, 8),
+    "odd flows": ("flowavenet", SMALL | {"blocks": 4, "flows": 3, "blocks_per_split": 1}, 16),
+    "full conditioning": ("flowavenet", SMALL | {"conditioning": "full"}, 8),
+    "pooled conditioning": ("flowavenet", SMALL | {"conditioning": "pooled"}, 8),
+    "additive": ("flowavenet", SMALL | {"coupling": "additive"}, 8),
+    "causal": ("flowavenet", SMALL | {"causal": True}, 8),
+    "dilation 3": ("flowavenet", SMALL | {"dilation_base": 3, "layers": 3}, 8),
+    "growing, limited": ("flowavenet", SMALL | {"width_growth": 1.5, "log_scale_limit": 1.0}, 8),
+    "hop of no power of two": ("flowavenet", SMALL, 15),
+    "prime hop": ("flowavenet", SMALL, 7),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def model(request):
+    name, config, hop = VARIANTS[request.param]
+    return shake(build(name, config, n_mels=4, hop_length=hop).double().eval(), 0.05)
+
+
+def pair(model, frames=4, batch=2, cut=0):
+    wave = torch.randn(batch, frames * model.hop_length - cut, dtype=torch.float64)
+    return wave, torch.randn(batch, model.n_mels, frames, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 6])
+def test_encode_and_decode_are_inverse_at_any_length(model, cut):
+    wave, mel = pair(model, cut=cut)
+    noise, log_det = model.encode(wave, mel)
+    assert noise.shape == wave.shape and log_det.shape == (2,)
+    assert (model.decode(noise, mel) - wave).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("cut", [0, 5])
+def test_log_prob_is_the_density(model, cut):
+    """log p(x) = log N(f(x)) + log|det df/dx|, with the determinant of the autograd Jacobian."""
+    wave, mel = pair(model, frames=2, batch=1, cut=cut)
+    samples = wave.shape[1]
+    jacobian = torch.autograd.functional.jacobian(lambda v: model.encode(v, mel)[0], wave).reshape(samples, samples)
+    noise = model.encode(wave, mel)[0]
+    expected = -0.5 * (noise.square().sum() + samples * math.log(2 * math.pi)) + torch.linalg.slogdet(jacobian).logabsdet
+    torch.testing.assert_close(model.log_prob(wave, mel)[0], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_batch_is_one_by_one(model):
+    wave, mel = pair(model)
+    torch.testing.assert_close(model.log_prob(wave, mel)[1:], model.log_prob(wave[1:], mel[1:]))
+
+
+def test_gradients_reach_every_weight(model):
+    model.train()
+    model.log_prob(*pair(model)).sum().backward()
+    without = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert not without
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_sample_has_hop_times_frames_and_follows_the_seed(model, frames):
+    mel = pair(model, frames=frames)[1]
+
+    def draw(seed, temperature=0.7):
+        return model.sample(mel, temperature, torch.Generator().manual_seed(seed))
+
+    assert draw(0).shape == (2, frames * model.hop_length)
+    assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
+    assert torch.equal(draw(0, 0.0), draw(1, 0.0))
+
+
+def test_context_beyond_the_reach_changes_nothing(model):
+    """What chunked synthesis rests on: a chunk with `reach` frames of context equals that part of the whole."""
+    reach, hop = model.reach(), model.hop_length
+    # whole groups only, so that chunks fold as the whole does
+    step = math.lcm(model.group, hop) // hop
+    context = -(-reach // step) * step
+    noise, mel = pair(model, frames=2 * context + step, batch=1)
+    further = torch.randn(1, 4, step).double(), torch.randn(1, step * hop).double()
+    middle = slice(context * hop, (context + step) * hop)
+    whole = model.decode(torch.cat([further[1], noise, further[1]], 1), torch.cat([further[0], mel, further[0]], 2))
+    chunk = model.decode(noise, mel)
+    shifted = whole[:, step * hop : -step * hop]
+    torch.testing.assert_close(chunk[:, middle], shifted[:, middle], rtol=0, atol=1e-12)
+
+
+def test_starts_near_the_identity_and_one_step_initialises(speech):
+    model = FloWaveNet(FloWaveNetConfig(blocks=3, flows=2, width=8), n_mels=4, hop_length=8).train()
+    wave, mel = speech[:, : 8 * 100], torch.randn(1, 4, 100)
+    noise, _ = model.encode(wave, mel)
+    assert abs(noise.std() - 1) < 0.05
+
+
+class TestErrors:
+    def test_what_the_published_code_silently_inverts_wrongly(self):
+        with pytest.raises(ValueError, match="blocks = 3 and flows = 5 are both odd"):
+            FloWaveNetConfig(blocks=3, flows=5)
+
+    @pytest.mark.parametrize("bad", [{"coupling": "spline"}, {"conditioning": "none"}])
+    def test_unknown_choices(self, bad):
+        with pytest.raises(ValueError, match="known are"):
+            FloWaveNetConfig(**bad)
+
+    def test_unknown_model_and_setting(self):
+        with pytest.raises(ValueError, match="'melgan' is not known; known are"):
+            build("melgan", {}, 80, 256)
+        with pytest.raises(ValueError, match="no setting n_flow"):
+            build("flowavenet", {"n_flow": 6}, 80, 256)
+
+    def test_odd_bands_with_halved_conditioning(self):
+        with pytest.raises(ValueError, match="n_mels is 81"):
+            build("flowavenet", SMALL, 81, 8)
+
+    def test_shapes_that_do_not_belong_together(self, model):
+        wave, mel = pair(model)
+        with pytest.raises(ValueError, match=r"5, 4\), this model wants \(batch, 4, frames\)|want"):
+            model.log_prob(wave, torch.randn(2, 5, 4).double())
+        with pytest.raises(ValueError, match="transpose it"):
+            model.log_prob(wave, torch.randn(2, 7, 4).double())
+        with pytest.raises(ValueError, match="2 x 3 frames"):
+            model.log_prob(wave, mel[..., :3])
+        with pytest.raises(ValueError, match=r"wave\[None\]"):
+            model.log_prob(wave[0], mel)
+        with pytest.raises(ValueError, match="0 frames"):
+            model.sample(mel[..., :0])
+
+
+def test_every_model_has_a_variant_here():
+    assert {name for name, _, _ in VARIANTS.values()} == set(MODELS)
+
+
+def test_published_sizes():
+    def millions(**config):
+        return sum(p.numel() for p in FloWaveNet(FloWaveNetConfig(**config)).parameters())
+
+    # Published counts include the residual branch of the last layer of each WaveNet, which nothing reads:
+    # 256 x 256 weights, 256 biases and 256 gains for each of 48 couplings, and of the prior.
+    unread = 256 * 256 + 2 * 256
+    assert millions() == 182_644_788 - 49 * unread
+    assert millions(blocks_per_split=8) == 181_129_876 - 48 * unread
+
+
+def test_float32_round_trip_of_published_sizes_on_real_speech(speech):
+    """After training steps, so that couplings are no longer the identity."""
+    from flowavenet.audio import MelSettings, MelSpectrogram
+
+    wave = speech[:, : 256 * 16]
+    mel = MelSpectrogram(MelSettings())(wave)
+    model = FloWaveNet().train()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(3):
+        loss = -model.log_prob(wave, mel).mean() / wave.shape[1]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        noise, _ = model.eval().encode(wave, mel)
+        assert (model.decode(noise, mel) - wave).abs().max() < 1e-3

@@ -1,0 +1,288 @@
+"""Training: crops that a position decides, steps that can be skipped, runs that can be killed and resumed."""
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import CLIPS
+
+from flowavenet.audio import MelSettings, MelSpectrogram
+from flowavenet.losses import PCM_STEP, bits_per_sample, dequantise, gaussian_log_prob
+from flowavenet.models import FloWaveNet, FloWaveNetConfig
+from flowavenet.training.corpus import Clip, read_corpus
+from flowavenet.training.crops import Crops, FixedCrops, FromPosition
+from flowavenet.training.data import SpeechData
+from flowavenet.training.likelihood import LikelihoodTraining
+
+MEL = MelSpectrogram(MelSettings())
+TINY = {"blocks": 3, "flows": 2, "width": 8, "conditioning": "pooled"}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for clip in CLIPS:
+        shutil.copy(clip, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(corpus):
+    return [clip for clip in read_corpus(corpus) if clip.split == "train"]
+
+
+def crops(clips, in_memory=True, silence_db=-80.0, seed=0, frames=8):
+    return Crops(clips, MEL, frames, seed, silence_db, in_memory)
+
+
+class TestCrops:
+    def test_position_and_seed_decide_alone(self, clips):
+        one, two, other = crops(clips), crops(clips, in_memory=False), crops(clips, seed=1)
+        for index in (0, 7, 10**9):
+            assert torch.equal(one[index]["padded"], two[index]["padded"])
+            assert not torch.equal(one[index]["padded"], other[index]["padded"])
+
+    def test_mel_of_a_crop_is_a_crop_of_the_mel(self, clips):
+        wave = MEL.pad(torch.from_numpy(soundfile.read(clips[0].path, dtype="float32")[0])[None])
+        start = 256 * 20
+        whole = MEL.from_padded(wave)
+        part = MEL.from_padded(crops(clips).cut(crops(clips).waves[0], start)[None])
+        torch.testing.assert_close(part, whole[..., 20:28], atol=2e-3, rtol=0)
+
+    def test_every_second_is_equally_likely(self, tmp_path):
+        for name, seconds in (("short", 1), ("long", 3)):
+            level = 0.2 if name == "short" else 0.5
+            soundfile.write(tmp_path / f"{name}.wav", np.full(seconds * 22050, level), 22050)
+        data = crops([Clip(tmp_path / "short.wav", "", "train", 1.0), Clip(tmp_path / "long.wav", "", "train", 3.0)])
+        long = sum(data[i]["padded"].median() > 0.35 for i in range(400)) / 400
+        assert abs(long - 0.75) < 0.08
+
+    def test_silence_is_drawn_again(self, tmp_path):
+        wave = np.concatenate([np.zeros(22050), 0.1 * np.ones(22050)])
+        soundfile.write(tmp_path / "half.wav", wave, 22050)
+        clip = [Clip(tmp_path / "half.wav", "", "train", 2.0)]
+        quiet = sum(crops(clip, silence_db=-50.0)[i]["padded"].abs().max() == 0 for i in range(100))
+        assert sum(crops(clip, silence_db=-math.inf)[i]["padded"].abs().max() == 0 for i in range(100)) > 30
+        assert quiet <= 2
+
+    def test_a_clip_shorter_than_a_crop_is_followed_by_silence(self, tmp_path):
+        soundfile.write(tmp_path / "three.wav", np.array([0.5, 0.5, 0.5]), 22050)
+        crop = crops([Clip(tmp_path / "three.wav", "", "train", 3 / 22050)])[0]["padded"]
+        assert len(crop) == 8 * 256 + 768 and crop.abs().sum() > 0
+
+    def test_validation_crops_never_change(self, clips):
+        data = FixedCrops(clips, MEL, 8, 0, -80.0, True)
+        assert len(data) == 2 * len(clips)
+        assert all(torch.equal(data[i]["padded"], data[i]["padded"]) for i in range(len(data)))
+        assert not torch.equal(data[0]["padded"], data[1]["padded"])
+
+
+class TestFromPosition:
+    def test_processes_share_out_consecutive_indices(self):
+        ranks = [list(FromPosition(3, 2, lambda: 0, rank, 2)) for rank in range(2)]
+        assert sorted(i for rank in ranks for batch in rank for i in batch) == list(range(12))
+
+    def test_resumed_in_mid_epoch_it_goes_on(self):
+        done = 0
+        sampler = FromPosition(5, 2, lambda: done)
+        whole = list(sampler)
+        done = 5
+        whole += list(sampler)
+        for done in range(10):  # noqa: B007 - the sampler reads it
+            assert list(sampler) == whole[done : (done // 5 + 1) * 5]
+
+
+class TestLosses:
+    def test_gaussian_log_prob_is_torchs(self):
+        z = torch.randn(3, 50, dtype=torch.float64)
+        expected = torch.distributions.Normal(0, 1).log_prob(z).sum(1)
+        torch.testing.assert_close(gaussian_log_prob(z), expected.double())
+
+    def test_dequantisation_fills_one_step_evenly(self):
+        noise = dequantise(torch.zeros(100_000), generator=torch.Generator().manual_seed(0)) / PCM_STEP
+        assert -0.5 <= noise.min() < -0.49 and 0.49 < noise.max() < 0.5
+        assert noise.var().item() == pytest.approx(1 / 12, rel=0.02)
+        assert torch.equal(dequantise(torch.ones(5), step=0), torch.ones(5))
+
+    def test_a_uniform_density_costs_sixteen_bits(self):
+        assert bits_per_sample(np.log(0.5)) == pytest.approx(16)       # density 1/2 over [-1, 1] is 2^16 steps
+
+
+def test_overfitting_one_clip_raises_its_likelihood_steadily(speech):
+    torch.manual_seed(0)
+    wave = dequantise(speech[:, : 256 * 24])
+    mel = MEL(wave)
+    model = FloWaveNet(FloWaveNetConfig(blocks=6, flows=4, width=24, conditioning="pooled")).train()
+    optimizer = torch.optim.Adam(model.parameters(), 5e-4, (0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, 200)
+    curve = []
+    for _ in range(200):
+        loss = -model.log_prob(wave, mel).mean() / wave.shape[1]
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        curve.append(-loss.item())
+    stages = np.reshape(curve, (5, 40)).mean(axis=1)
+    assert (np.diff(stages) > 0).all() and stages[-1] > stages[0] + 1.0
+
+
+def arguments(corpus, run, *more):
+    return [
+        *("--model.config", str(TINY).replace("'", '"'), "--data.corpus", str(corpus), "--trainer.default_root_dir", str(run)),
+        *("--data.segment_frames", "4", "--data.batch_size", "2", "--data.workers", "0", "--data.in_memory", "true"),
+        *("--trainer.max_epochs", "-1", "--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),
+        *("--trainer.enable_model_summary", "false", "--trainer.num_sanity_val_steps", "0"),
+        *("--trainer.check_val_every_n_epoch", "null", "--model.init_crops", "4", "--data.valid_fraction", "0.3", *more),
+    ]
+
+
+def losses(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curve = {}
+    for file in sorted(run.glob("events*"), key=lambda f: f.stat().st_mtime):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        for event in events.Scalars("train/nats_per_sample"):
+            curve[event.step] = event.value
+    return curve
+
+
+def test_killed_and_resumed_it_is_the_uninterrupted_run(corpus, tmp_path):
+    """SIGKILL in mid-run; resuming repeats no crop, no noise and no random state: the losses are equal, bit for bit."""
+    from flowavenet.training.fit import fit
+
+    steps = 30
+    schedule = ["--trainer.val_check_interval", "9", "--checkpoint.every_n_train_steps", "4", "--showcase.clips", "0"]
+    fit(arguments(corpus, tmp_path / "whole", *schedule, "--trainer.max_steps", str(steps)))
+    run = tmp_path / "killed"
+    endless = arguments(corpus, run, *schedule, "--trainer.max_steps", "100000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowavenet.cli", "fit", *endless], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    deadline = time.time() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped = torch.load(checkpoint, weights_only=False)["global_step"]
+    assert not list(checkpoint.parent.glob("*.tmp")) and stopped >= 4
+    trainer = fit(arguments(corpus, run, *schedule, "--trainer.max_steps", str(stopped + 12), "--ckpt_path", "last"))
+    assert trainer.global_step == stopped + 12
+    whole, resumed = losses(tmp_path / "whole"), losses(run)
+    common = [step for step in whole if step in resumed]
+    assert len(common) >= min(steps, stopped + 12) - 1
+    assert [resumed[step] for step in common] == [whole[step] for step in common]
+    assert len(set(whole.values())) > steps // 2
+
+
+def test_fit_leaves_a_vocoder_at_the_averaged_weights(corpus, tmp_path):
+    from flowavenet import Vocoder
+    from flowavenet.training.fit import fit
+
+    more = ["--trainer.val_check_interval", "5", "--trainer.max_steps", "10", "--ema.decay", "0.5", "--showcase.clips", "1"]
+    trainer = fit(arguments(corpus, tmp_path, *more))
+    vocoder = Vocoder.from_pretrained(tmp_path / "vocoder")
+    assert vocoder.facts["steps"] == 10 and vocoder.facts["valid_nats_per_sample"] is not None
+    averaged, last = vocoder.model.state_dict(), trainer.lightning_module.model.state_dict()
+    assert set(averaged) == set(last)
+    assert all(value.all() for key, value in averaged.items() if key.endswith("initialised"))
+    assert vocoder(torch.zeros(1, 80, 3) - 5).isfinite().all()
+    tags = _tags(tmp_path)
+    assert "clip0/vocoded" in tags["audio"] and "clip0/mel" in tags["images"]
+    assert "log_det_per_sample/flow.inner.transforms.0" in tags["scalars"]
+    assert "valid/bits_per_sample" in tags["scalars"] and any("lr" in tag for tag in tags["scalars"])
+
+
+def _tags(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return events.Tags()
+
+
+class Poisoned(LikelihoodTraining):
+    """A run whose loss is not finite at the steps given."""
+
+    at: range = range(0)
+
+    def nats_per_sample(self, batch):
+        nats = super().nats_per_sample(batch)
+        return nats * float("nan") if self.training and self.trainer.fit_loop.total_batch_idx in self.at else nats
+
+
+def train(module, corpus, steps, root):
+    import pytorch_lightning as pl
+
+    data = SpeechData(str(corpus), segment_frames=4, batch_size=2, workers=0, in_memory=True, valid_fraction=0.3)
+    trainer = pl.Trainer(
+        max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False, default_root_dir=root,
+        enable_model_summary=False, limit_val_batches=0, accelerator="cpu",
+    )
+    trainer.fit(module, data)
+    return module
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus, tmp_path):
+    module = Poisoned("flowavenet", TINY, max_bad_steps=4)
+    module.at = range(3, 6)
+    train(module, corpus, 8, tmp_path)
+    assert module.bad_steps == 0 and all(weight.isfinite().all() for weight in module.parameters())
+
+
+def test_too_many_in_a_row_stop_with_the_cure(corpus, tmp_path):
+    module = Poisoned("flowavenet", TINY, max_bad_steps=4)
+    module.at = range(3, 100)
+    with pytest.raises(ValueError, match="4 steps in a row .*lower --model.learning_rate"):
+        train(module, corpus, 50, tmp_path)
+    assert all(weight.isfinite().all() for weight in module.parameters())
+
+
+def test_schedule_is_the_published_one():
+    module = LikelihoodTraining("flowavenet", TINY, decay_steps=10, warmup_steps=4)
+    factor = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert [factor(step) for step in (0, 1, 3, 9, 10, 25)] == [0.25, 0.5, 1.0, 1.0, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("in_memory, workers", [(True, 0), (False, 0), (False, 2)])
+def test_bad_audio_in_the_corpus_is_one_line(tmp_path, capsys, monkeypatch, in_memory, workers):
+    from flowavenet import cli
+
+    (tmp_path / "corpus").mkdir()
+    for clip in CLIPS:
+        shutil.copy(clip, tmp_path / "corpus")
+    soundfile.write(tmp_path / "corpus" / "nan.wav", np.array([0.1, np.nan] * 90000), 22050, subtype="FLOAT")
+    words = arguments(tmp_path / "corpus", tmp_path / "run", "--trainer.max_steps", "60", "--data.in_memory", str(in_memory),
+                      "--data.workers", str(workers))
+    monkeypatch.setattr(sys, "argv", ["flowavenet", "fit", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert stop.value.code == 2 and len(errors) == 1 and "nan.wav" in errors[0] and "finite" in errors[0]
+
+
+@pytest.mark.parametrize("what, message", [("empty", "no audio"), ("missing", "no such")])
+def test_no_corpus_is_one_line(tmp_path, capsys, monkeypatch, what, message):
+    from flowavenet import cli
+
+    if what == "empty":
+        (tmp_path / "corpus").mkdir()
+    monkeypatch.setattr(sys, "argv", ["flowavenet", "fit", *arguments(tmp_path / "corpus", tmp_path / "run")])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert stop.value.code == 2 and len(errors) == 1 and message in errors[0]

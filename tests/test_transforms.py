@@ -1,0 +1,258 @@
+"""What every transform promises: it keeps the shape, it inverts, and its log-det is that of its Jacobian."""
+
+import multiprocessing
+import socket
+
+import numpy as np
+import pytest
+import torch
+from conftest import shake
+
+from flowavenet.nets import CondHalf, WaveNet
+from flowavenet.transforms import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Chain,
+    Folded,
+    Inverse,
+    Kept,
+    Lapped,
+    Mixing,
+    Swapped,
+    fold,
+    pool,
+    unfold,
+)
+
+
+def net(channels, out=None, cond=3, **options):
+    return WaveNet(channels // 2, out or channels, cond, layers=2, width=8, **options)
+
+
+def coupling(channels=4, **options):
+    return AffineCoupling(net(channels, **options))
+
+
+def nested(n_mels=3):
+    """Two scales with a learned prior, as FloWaveNet nests them."""
+    inside = Chain(ActNorm(4), AffineCoupling(net(4, cond=4 * n_mels)))
+    split = Chain(AffineCoupling(net(2, cond=2 * n_mels)), Kept(Folded(2, Chain(ActNorm(2), Mixing(2))), (0, 1)))
+    return Folded(2, Chain(ActNorm(2), Swapped(AffineCoupling(net(2, cond=2 * n_mels))), Folded(2, inside), split))
+
+
+# name -> (transform, channels of x, time of x, whether its conditioning is on the time grid of x)
+TRANSFORMS = {
+    "ActNorm": lambda: (ActNorm(4), 4, 6),
+    "Mixing": lambda: (Mixing(4), 4, 6),
+    "AffineCoupling": lambda: (coupling(), 4, 6),
+    "AffineCoupling limited": lambda: (AffineCoupling(net(4), limit=0.5), 4, 6),
+    "AffineCoupling causal": lambda: (coupling(causal=True), 4, 6),
+    "AffineCoupling half conditioned": lambda: (AffineCoupling(CondHalf(net(4, cond=1), 1)), 4, 6),
+    "AdditiveCoupling": lambda: (AdditiveCoupling(net(4, out=2)), 4, 6),
+    "Inverse": lambda: (Inverse(coupling()), 4, 6),
+    "Swapped": lambda: (Swapped(coupling()), 4, 6),
+    "Kept": lambda: (Kept(coupling(), (1, 5)), 6, 6),
+    "Folded": lambda: (Folded(3, coupling(6, cond=9)), 2, 9),
+    "Folded pooled": lambda: (Folded(3, coupling(6), bring=pool), 2, 9),
+    "Folded ragged": lambda: (Folded(4, coupling(4, cond=12)), 1, 11),
+    "Lapped": lambda: (Lapped(4, coupling(4, cond=12)), 1, 16),
+    "Lapped stereo": lambda: (Lapped(4, coupling(8, cond=12)), 2, 12),
+    "Lapped one group": lambda: (Lapped(8, coupling(8, cond=24)), 1, 8),
+    "Lapped ragged": lambda: (Lapped(4, coupling(4, cond=12)), 1, 15),
+    "Lapped twice": lambda: (Chain(Lapped(4, coupling(4, cond=12)), Lapped(2, coupling(2, cond=6))), 1, 16),
+    "Chain": lambda: (Chain(ActNorm(4), Swapped(coupling()), Mixing(4), coupling()), 4, 6),
+    "nested": lambda: (nested(), 1, 18),
+}
+
+
+def make(name, batch=2, dtype=torch.float64):
+    transform, channels, time = TRANSFORMS[name]()
+    shake(transform.to(dtype).eval())
+    return transform, torch.randn(batch, channels, time, dtype=dtype), torch.randn(batch, 3, time, dtype=dtype)
+
+
+@pytest.fixture(params=TRANSFORMS)
+def name(request):
+    return request.param
+
+
+def test_shape_is_kept_and_log_det_is_per_item(name):
+    transform, x, cond = make(name)
+    z, log_det = transform(x, cond)
+    assert z.shape == x.shape and log_det.shape == (2,)
+
+
+def test_inverse_undoes_forward(name):
+    transform, x, cond = make(name)
+    z, log_det = transform(x, cond)
+    again, back = transform.inverse(z, cond)
+    assert (again - x).abs().max() < 1e-9
+    assert (log_det + back).abs().max() < 1e-9
+
+
+def test_log_det_is_the_jacobian(name):
+    transform, x, cond = make(name, batch=1)
+    for run in (transform, transform.inverse):
+        jacobian = torch.autograd.functional.jacobian(lambda v, run=run: run(v, cond)[0], x)
+        expected = torch.linalg.slogdet(jacobian.reshape(x.numel(), x.numel())).logabsdet
+        torch.testing.assert_close(run(x, cond)[1][0], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_items_of_a_batch_do_not_meet(name):
+    transform, x, cond = make(name)
+    z, log_det = transform(x, cond)
+    alone, log_det_alone = transform(x[1:], cond[1:])
+    torch.testing.assert_close(z[1:], alone)
+    torch.testing.assert_close(log_det[1:], log_det_alone)
+
+
+def test_inverse_does_not_look_beyond_its_reach(name):
+    transform, channels, _ = TRANSFORMS[name]()
+    shake(transform.double().eval())
+    time, place = 240, 117
+    z, cond = torch.randn(1, channels, time).double(), torch.randn(1, 3, time).double()
+    left, right = transform.reach()
+    changed = z.clone()
+    changed[:, :, place] += 1.0
+    difference = (transform.inverse(z, cond)[0] - transform.inverse(changed, cond)[0]).abs().amax(dim=(0, 1))
+    touched = difference.nonzero().flatten()
+    # what sample t needs up to `left` samples back and `right` ahead is touched by a change at t - left ... t + right
+    assert touched.min() >= place - right and touched.max() <= place + left
+
+
+def test_log_det_is_float32_under_mixed_precision(name):
+    transform, x, cond = make(name, dtype=torch.float32)
+    exact = transform(x, cond)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = transform(x, cond)[1]
+    assert mixed.dtype == torch.float32
+    assert (mixed - exact).abs().max() < 0.02 * x[0].numel()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_log_det_of_half_precision_weights_is_float32(name, dtype):
+    transform, x, cond = make(name)
+    if name in ("Mixing", "Chain", "nested"):
+        pytest.skip("a matrix has no half-precision determinant on a CPU to compare with")
+    assert transform.to(dtype)(x.to(dtype), cond.to(dtype))[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 64, 256])
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_lapped_basis_is_orthonormal(n, groups):
+    view = Lapped(n, Chain())
+    basis = view.analyse(torch.eye(n * groups, dtype=torch.float64)[:, None]).reshape(n * groups, -1)
+    identity = torch.eye(n * groups, dtype=torch.float64)
+    torch.testing.assert_close(basis @ basis.T, identity, rtol=0, atol=1e-12)
+
+
+def test_lapped_is_the_windowed_mdct():
+    """Away from the ends: X[k] = sqrt(2/n) sum_m w[m] x[m] cos(pi/n (m + 1/2 - n/2) (k + 1/2)), with a sine window.
+
+    Read backwards in time this is the textbook's phase, m + 1/2 + n/2, up to the sign of each band.
+    """
+    n = 16
+    x = torch.randn(1, 1, 5 * n, dtype=torch.float64)
+    m, k = np.arange(2 * n), np.arange(n)
+    window = np.sin(np.pi / (2 * n) * (m + 0.5))
+    segment = x[0, 0, 2 * n - n // 2 : 3 * n + n // 2].numpy()       # centred on group 2
+    got = Lapped(n, Chain()).analyse(x)[0, :, 2].numpy()
+    basis = np.sqrt(2 / n) * np.cos(np.pi / n * np.outer(k + 0.5, m + 0.5 - n / 2)) * window
+    np.testing.assert_allclose(got, basis @ segment, atol=1e-12)
+    textbook = np.sqrt(2 / n) * np.cos(np.pi / n * np.outer(k + 0.5, m + 0.5 + n / 2)) * window
+    np.testing.assert_allclose(np.abs(got), np.abs(textbook @ segment[::-1]), atol=1e-12)
+
+
+def test_lapped_channel_is_frequency():
+    n, rate = 64, 22050
+    time = torch.arange(n * 40, dtype=torch.float64) / rate
+    for band in (3, 20, 50):
+        tone = torch.sin(2 * torch.pi * (band + 0.5) / n * rate / 2 * time)[None, None]
+        energy = Lapped(n, Chain()).analyse(tone)[0].square().sum(dim=1)
+        assert energy.argmax() == band and energy[band - 1 : band + 2].sum() > 0.95 * energy.sum()
+
+
+def test_fold_is_channel_major():
+    x = torch.arange(12.0).reshape(1, 2, 6)
+    folded = fold(x, 3)
+    for channel in range(2):
+        for phase in range(3):
+            torch.testing.assert_close(folded[:, channel * 3 + phase], x[:, channel, phase::3])
+    torch.testing.assert_close(unfold(folded, 3), x)
+
+
+def test_wavenet_that_is_causal_hears_only_the_past():
+    causal = shake(net(4, causal=True).double())
+    x, cond = torch.randn(1, 2, 30).double(), torch.randn(1, 3, 30).double()
+    changed = x.clone()
+    changed[:, :, 15] += 1
+    difference = (causal(x, cond) - causal(changed, cond)).abs().amax(dim=(0, 1))
+    assert difference[:15].max() == 0 and difference[15] > 0
+
+
+def test_even_kernel_is_refused_unless_causal():
+    with pytest.raises(ValueError, match="odd"):
+        net(4, kernel_size=2)
+    net(4, kernel_size=2, causal=True)
+
+
+def test_odd_number_of_bands_is_refused():
+    with pytest.raises(ValueError, match="even number of bands, got 5"):
+        Lapped(5, Chain())
+
+
+class TestActNorm:
+    def test_first_training_batch_comes_out_standardised(self):
+        norm = ActNorm(3).double().train()
+        z, _ = norm(5 + 3 * torch.randn(4, 3, 100).double())
+        torch.testing.assert_close(z.mean(dim=(0, 2)), torch.zeros(3).double(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(z.std(dim=(0, 2), correction=0), torch.ones(3).double(), atol=0.01, rtol=0)
+
+    def test_only_the_first_one_counts(self):
+        norm = ActNorm(3).train()
+        norm(torch.randn(4, 3, 100))
+        before = norm.scale.clone()
+        norm(10 * torch.randn(4, 3, 100))
+        torch.testing.assert_close(norm.scale, before)
+
+    def test_evaluation_does_not_initialise(self):
+        norm = ActNorm(3).eval()
+        norm(torch.randn(4, 3, 100))
+        assert not norm.initialised
+
+    def test_neither_loading_nor_resuming_initialises_again(self):
+        norm = ActNorm(3).train()
+        norm(torch.randn(4, 3, 100))
+        loaded = ActNorm(3).train()
+        loaded.load_state_dict(norm.state_dict())
+        loaded(10 * torch.randn(4, 3, 100))
+        torch.testing.assert_close(loaded.scale, norm.scale)
+
+    def test_two_processes_initialise_as_one(self):
+        x = 2 + 3 * torch.randn(4, 3, 50, dtype=torch.float64)
+        whole = ActNorm(3).double().train()
+        whole(x)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context = multiprocessing.get_context("spawn")
+        answers = context.Queue()
+        halves = [x[:1].numpy(), x[1:].numpy()]                         # unequal shares
+        processes = [context.Process(target=_one_rank, args=(r, port, halves[r], answers)) for r in range(2)]
+        for process in processes:
+            process.start()
+        results = [answers.get(timeout=60) for _ in processes]
+        for process in processes:
+            process.join()
+        for shift, scale in results:
+            np.testing.assert_allclose(shift, whole.shift.detach().numpy(), rtol=1e-12)
+            np.testing.assert_allclose(scale, whole.scale.detach().numpy(), rtol=1e-12)
+
+
+def _one_rank(rank, port, x, answers):
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    norm = ActNorm(3).double().train()
+    norm(torch.from_numpy(x))
+    answers.put((norm.shift.detach().numpy(), norm.scale.detach().numpy()))
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,82 @@
+"""The calls that users make, on a small model and on the shipped one."""
+
+import pytest
+import torch
+
+from flowavenet import MelSpectrogram, Vocoder
+from flowavenet.vocoder import DEFAULT, shipped_checkpoints
+
+
+@pytest.fixture(scope="module")
+def vocoder(tiny):
+    return Vocoder.from_pretrained(tiny)
+
+
+def test_copy_synthesis_has_the_shapes_of_the_readme(vocoder, speech):
+    wave = speech[:, :20000]
+    mel = vocoder.mel(wave)
+    assert mel.shape == (1, 80, 79)
+    assert vocoder(mel, temperature=0.8, seed=0).shape == (1, 79 * 256)
+    assert vocoder.encode(wave, mel).shape == (1, 20000)
+    assert vocoder.log_prob(wave, mel).shape == (1,)
+
+
+@pytest.mark.parametrize("samples", [1, 3, 255, 256, 257, 5000, 20001])
+def test_encode_decode_is_exact_at_any_length(vocoder, speech, samples):
+    wave = speech[:, :samples]
+    mel = vocoder.mel(wave)
+    assert (vocoder.decode(vocoder.encode(wave, mel), mel) - wave).abs().max() < 1e-4
+
+
+def test_seed_decides_the_samples(vocoder):
+    mel = torch.randn(2, 80, 5) - 5
+    assert torch.equal(vocoder(mel, seed=3), vocoder(mel, seed=3))
+    assert not torch.equal(vocoder(mel, seed=3), vocoder(mel, seed=4))
+    assert not torch.equal(vocoder(mel), vocoder(mel))
+
+
+def test_sampled_noise_is_what_encode_finds(vocoder):
+    mel = torch.randn(1, 80, 50) - 5
+    for temperature in (0.5, 0.8):
+        wave = vocoder(mel, temperature, seed=0)
+        assert vocoder.encode(wave, mel).std().item() == pytest.approx(temperature, rel=0.05)
+
+
+def test_nothing_keeps_gradients(vocoder, speech):
+    mel = vocoder.mel(speech)
+    for result in (mel, vocoder(mel), vocoder.encode(speech, mel), vocoder.log_prob(speech, mel)):
+        assert not result.requires_grad
+
+
+def test_mel_is_that_of_the_settings(vocoder, speech):
+    torch.testing.assert_close(vocoder.mel(speech), MelSpectrogram(vocoder.settings)(speech))
+
+
+def test_saved_and_loaded_it_is_the_same(vocoder, speech, tmp_path):
+    vocoder.save(tmp_path / "copy")
+    copy = Vocoder.from_pretrained(tmp_path / "copy")
+    mel = vocoder.mel(speech)
+    assert torch.equal(copy(mel, seed=0), vocoder(mel, seed=0))
+    assert copy.settings == vocoder.settings and copy.facts == vocoder.facts
+
+
+def test_unknown_checkpoint_names_the_shipped_ones():
+    with pytest.raises(FileNotFoundError, match=f"no/such: no such checkpoint folder.*{DEFAULT}"):
+        Vocoder.from_pretrained("no/such")
+
+
+@pytest.mark.parametrize("name", shipped_checkpoints())
+def test_shipped_checkpoint_speaks(name, speech):
+    """Copy synthesis of a real recording: its mel comes back, it is neither silent nor clipped, and likely."""
+    vocoder = Vocoder.from_pretrained(name)
+    mel = vocoder.mel(speech)
+    wave = vocoder(mel, seed=0)
+    distance = (vocoder.mel(wave) - mel).abs().mean()
+    assert distance < 1.0
+    assert 0.3 < wave.std() / speech.std() < 2 and wave.abs().max() <= 1.5
+    assert vocoder.log_prob(speech, mel).item() / speech.shape[1] > 3.0
+    assert (vocoder.decode(vocoder.encode(speech, mel), mel) - speech).abs().max() < 1e-3
+
+
+def test_the_default_is_shipped():
+    assert DEFAULT in shipped_checkpoints()
