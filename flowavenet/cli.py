@@ -131,6 +131,55 @@ def score(
     _end(_for_each(files, one), len(files))
 
 
+@app.command()
+def benchmark(
+    checkpoint: Checkpoint = "",
+    seconds: Annotated[float, typer.Option(help="Of audio to make.")] = 5.0,
+    repeats: Annotated[int, typer.Option(help="Runs; the median counts.")] = 5,
+    batch: Annotated[int, typer.Option(help="Items at once.")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Measure the real-time factor of synthesis: seconds of work per second of audio."""
+    import json
+
+    from flowavenet.audio import write_atomically
+    from flowavenet.benchmark import benchmark as measure
+    from flowavenet.vocoder import DEFAULT, Vocoder
+
+    figures = {"checkpoint": checkpoint or DEFAULT}
+    figures |= measure(Vocoder.from_pretrained(checkpoint or None, device), seconds, repeats, batch)
+    for name, value in figures.items():
+        print(f"{name:12} {value:.4g}" if isinstance(value, float) else f"{name:12} {value}")
+    if json_file:
+        with write_atomically(json_file) as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+@app.command()
+def evaluate(
+    reference: Annotated[Path, typer.Argument(help="Folder of recordings.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of vocoded audio with the same file names.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write all figures to this JSON file.")] = None,
+) -> None:
+    """Compare vocoded folders with recordings: PESQ, STOI, spectral and mel distances; medians per folder."""
+    import json
+
+    from flowavenet.audio import write_atomically
+    from flowavenet.evaluation.folders import evaluate_folders, summary, table
+
+    with _progress() as bar:
+        task = bar.add_task("evaluating", total=None)
+        rows = evaluate_folders(
+            reference, folders, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    medians = summary(rows)
+    print(table(medians))
+    if out:
+        with write_atomically(out) as temporary:
+            temporary.write_text(json.dumps({"summary": medians, "files": rows}, indent=2, default=str) + "\n")
+
+
 def _files(inputs: Iterable[Path], more_suffixes: tuple[str, ...] = ()) -> list[Path]:
     """Files as given, and of folders all audio (and mel) files in them."""
     from flowavenet.audio import list_audio

@@ -23,8 +23,9 @@ THIRD_PARTIES = {
     "transforms": {"torch"}, "nets": {"torch"}, "losses": {"torch"}, "models": {"torch"},
     "audio": BASIC | {"librosa", "soundfile", "safetensors"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
+    "benchmark": BASIC,
     "plots": BASIC | {"matplotlib"},
-    "training": BASIC | {"pytorch_lightning"},
+    "training": BASIC | {"pytorch_lightning", "jsonargparse"},
     "cli": BASIC | {"typer", "rich"},
     "__init__": set(),
 }

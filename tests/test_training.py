@@ -138,7 +138,8 @@ def test_overfitting_one_clip_raises_its_likelihood_steadily(speech):
 
 def arguments(corpus, run, *more):
     return [
-        *("--model.config", str(TINY).replace("'", '"'), "--data.corpus", str(corpus), "--trainer.default_root_dir", str(run)),
+        *("--model.config", str(TINY).replace("'", '"'), "--data.corpus", str(corpus)),
+        *("--trainer.default_root_dir", str(run)),
         *("--data.segment_frames", "4", "--data.batch_size", "2", "--data.workers", "0", "--data.in_memory", "true"),
         *("--trainer.max_epochs", "-1", "--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),
         *("--trainer.enable_model_summary", "false", "--trainer.num_sanity_val_steps", "0"),

@@ -25,6 +25,8 @@ from flowavenet.transforms import (
     pool,
 )
 
+PRIOR_LAYERS = 2
+
 
 @dataclass(frozen=True)
 class FloWaveNetConfig:
@@ -43,7 +45,7 @@ class FloWaveNetConfig:
     upper, at every sample of a group; ``full``: all bands at every sample; ``pooled``: all bands, averaged over each
     group, which costs a fraction of the weights and of the time."""
     layers: int = 2
-    """Gated layers in each coupling's WaveNet; layer i has dilation dilation_base^i."""
+    """Gated layers in each coupling's WaveNet; layer i has dilation dilation_base^i. Priors always have two."""
     width: int = 256
     """Channels inside each WaveNet of the first block."""
     width_growth: float = 1.0
@@ -117,26 +119,28 @@ class FloWaveNet(FlowVocoder):
         """What follows block ``index``: the next block, on half of the channels if the model splits here."""
         if (index + 1) % self.config.blocks_per_split:
             return self._block(index + 1, 2 * channels)
-        prior = AffineCoupling(self._wavenet(index, channels // 2, channels, self.n_mels), self.config.log_scale_limit)
+        net = self._wavenet(index, channels // 2, channels, self.n_mels, PRIOR_LAYERS)
+        prior = AffineCoupling(net, self.config.log_scale_limit)
         return Chain(prior, Kept(self._block(index + 1, channels), (0, channels // 2)))
 
     def _step(self, index: int, flow: int, channels: int) -> Transform:
         halved = self.config.conditioning == "halved"
         affine = self.config.coupling == "affine"
         n_mels = self.n_mels // 2 if halved else self.n_mels
-        net: nn.Module = self._wavenet(index, channels // 2, channels if affine else channels // 2, n_mels)
+        amounts = channels if affine else channels // 2
+        net: nn.Module = self._wavenet(index, channels // 2, amounts, n_mels, self.config.layers)
         if halved:
             net = CondHalf(net, (index * self.config.flows + flow) % 2)
         coupling = AffineCoupling(net, self.config.log_scale_limit) if affine else AdditiveCoupling(net)
         step = Chain(ActNorm(channels), coupling)
         return Swapped(step) if flow % 2 else step
 
-    def _wavenet(self, index: int, in_channels: int, out_channels: int, n_mels: int) -> WaveNet:
+    def _wavenet(self, index: int, in_channels: int, out_channels: int, n_mels: int, layers: int) -> WaveNet:
         config = self.config
         cond_channels = n_mels if config.conditioning == "pooled" else n_mels * 2 ** (index + 1)
         # grown in eights, which is what vector units like
         width = config.width + 8 * round(config.width * (config.width_growth**index - 1) / 8)
         return WaveNet(
-            in_channels, out_channels, cond_channels, layers=config.layers, width=width,
+            in_channels, out_channels, cond_channels, layers=layers, width=width,
             kernel_size=config.kernel_size, dilation_base=config.dilation_base, causal=config.causal,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -22,16 +23,18 @@ class SaveVocoder(pl.Callback):
 
     Args:
         dtype: of the weights in the file: ``float32``, ``bfloat16`` or ``float16``.
+        facts: what else the card should say, such as the corpus and its licence.
     """
 
-    def __init__(self, dtype: str = "float32"):
+    def __init__(self, dtype: str = "float32", facts: dict[str, Any] | None = None):
         self.dtype = dtype
+        self.facts = facts or {}
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         score = trainer.callback_metrics.get("valid/nats_per_sample")
-        facts = {
+        facts = self.facts | {
             "steps": trainer.global_step,
             "valid_nats_per_sample": None if score is None else round(float(score), 4),
             "dequantisation": module.hparams.dequantisation,

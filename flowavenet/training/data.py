@@ -52,6 +52,8 @@ class SpeechData(pl.LightningDataModule):
         self.seed = seed
 
     def setup(self, stage: str | None = None) -> None:
+        if self.corpus == "???":
+            raise ValueError("the recipe leaves the corpus to you: add --data.corpus FOLDER")
         clips = read_corpus(self.corpus, self.valid_fraction, self.seed)
         self.train_clips = [clip for clip in clips if clip.split == "train"]
         self.valid_clips = [clip for clip in clips if clip.split == "valid"]

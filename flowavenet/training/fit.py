@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Any
 
 import pytorch_lightning as pl
+from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -41,6 +43,7 @@ class FitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # it is: see crops.py
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._get(self.config_init, "trainer")
@@ -58,8 +61,12 @@ class FitCLI(LightningCLI):
 def fit(arguments: list[str]) -> pl.Trainer:
     """Train as ``arguments`` say, the words after ``flowavenet fit``; the trainer is returned, finished."""
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")  # these are from the command line
-    cli = FitCLI(
-        LikelihoodTraining, SpeechData, args=["fit", *arguments], save_config_kwargs={"overwrite": True},
-        seed_everything_default=1111, parser_kwargs={"fit": {"prog": "flowavenet fit"}},
-    )
+    parser = {"exit_on_error": False}
+    try:
+        cli = FitCLI(
+            LikelihoodTraining, SpeechData, args=["fit", *arguments], save_config_kwargs={"overwrite": True},
+            seed_everything_default=1111, parser_kwargs=parser | {"fit": parser | {"prog": "flowavenet fit"}},
+        )
+    except ArgumentError as error:
+        raise ValueError(f"{error.message}; flowavenet fit --help lists all settings") from error
     return cli.trainer

@@ -1,0 +1,29 @@
+"""Nets keep lengths, for any hop, and start where they should."""
+
+import pytest
+import torch
+
+from flowavenet.nets import MelUpsampler, WaveNet
+
+
+@pytest.mark.parametrize("hop", [1, 2, 3, 7, 64, 200, 256, 257, 275, 300, 512])
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_upsampler_gives_one_column_per_sample(hop, frames):
+    assert MelUpsampler(hop)(torch.randn(2, 6, frames)).shape == (2, 6, hop * frames)
+
+
+@pytest.mark.parametrize("hop", [15, 16, 256, 275])
+def test_upsampler_does_not_look_beyond_its_reach(hop):
+    upsampler = MelUpsampler(hop).double()
+    mel = torch.randn(1, 6, 21, dtype=torch.float64)
+    changed = mel.clone()
+    changed[..., 10] += 1
+    touched = (upsampler(mel) - upsampler(changed)).abs().amax(dim=(0, 1)).nonzero().flatten()
+    reach = upsampler.reach()
+    assert touched.min() // hop >= 10 - reach and touched.max() // hop <= 10 + reach
+
+
+def test_wavenet_starts_at_zero_and_keeps_the_length():
+    net = WaveNet(3, 6, 4, layers=3, width=8)
+    out = net(torch.randn(2, 3, 17), torch.randn(2, 4, 17))
+    assert out.shape == (2, 6, 17) and not out.any()

@@ -1,0 +1,66 @@
+"""The README's Python runs, and its commands are commands."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "recipes").glob("*/README.md"))]
+BLOCKS = [(page, *match) for page in PAGES for match in re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S)]
+
+
+def commands(verb):
+    for page, language, text in BLOCKS:
+        for line in text.replace("\\\n", " ").splitlines() if language == "sh" else ():
+            words = shlex.split(line, comments=True)
+            if words[:1] == [verb]:
+                yield page.relative_to(ROOT), words
+
+
+@pytest.mark.parametrize("text", [text for _, language, text in BLOCKS if language == "python"])
+def test_python_block_runs(text, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    exec(text.replace('"out.wav"', repr(str(tmp_path / "out.wav"))), {})
+
+
+@pytest.mark.parametrize("page, words", list(commands("flowavenet")), ids=str)
+def test_command_is_one_the_program_has(page, words):
+    from typer.main import get_command
+
+    from flowavenet.cli import app
+
+    verbs = get_command(app).commands
+    assert words[1] in verbs, f"{page}: {' '.join(words)}"
+    options = {name for parameter in verbs[words[1]].params for name in parameter.opts}
+    if words[1] == "fit":
+        recipe = ROOT / words[words.index("--config") + 1]
+        assert recipe.is_file(), f"{page}: no recipe {recipe}"
+    else:
+        assert {word for word in words if word.startswith("-")} <= options, f"{page}: {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page, words", list(commands("make")), ids=str)
+def test_make_target_is_there(page, words):
+    result = subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_fit_flags_of_the_pages_are_known(capsys):
+    """`fit --help` of Lightning's parser lists every flag that the pages use."""
+    code = "import sys; sys.argv = ['flowavenet', 'fit', '--help']; from flowavenet.cli import main; main()"
+    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    for page, words in commands("flowavenet"):
+        if words[1] == "fit":
+            for word in words:
+                flag = word.replace(".config.", ".config|").split("|")[0]
+                assert not word.startswith("--") or flag in text, f"{page}: {word}"
