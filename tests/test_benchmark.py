@@ -37,8 +37,8 @@ def test_nothing_to_measure_is_an_error(vocoder, bad):
 
 
 def test_verb_prints_and_writes_the_same_figures(tiny, tmp_path, monkeypatch, capsys):
-    words = ["benchmark", "--checkpoint", str(tiny), "--seconds", "0.2", "--repeats", "1", "--json", str(tmp_path / "b.json")]
-    monkeypatch.setattr(sys, "argv", ["flowavenet", *words])
+    words = ["--checkpoint", str(tiny), "--seconds", "0.2", "--repeats", "1", "--json", str(tmp_path / "b.json")]
+    monkeypatch.setattr(sys, "argv", ["flowavenet", "benchmark", *words])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     said = capsys.readouterr().out

@@ -18,7 +18,7 @@ from flowavenet.audio import MelSettings, MelSpectrogram
 from flowavenet.losses import PCM_STEP, bits_per_sample, dequantise, gaussian_log_prob
 from flowavenet.models import FloWaveNet, FloWaveNetConfig
 from flowavenet.training.corpus import Clip, read_corpus
-from flowavenet.training.crops import Crops, FixedCrops, FromPosition
+from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition
 from flowavenet.training.data import SpeechData
 from flowavenet.training.likelihood import LikelihoodTraining
 
@@ -39,22 +39,29 @@ def clips(corpus):
     return [clip for clip in read_corpus(corpus) if clip.split == "train"]
 
 
-def crops(clips, in_memory=True, silence_db=-80.0, seed=0, frames=8):
-    return Crops(clips, MEL, frames, seed, silence_db, in_memory)
+def crops(clips, kind=Crops, silence_db=-80.0, seed=0, frames=8):
+    return kind(clips, MEL, frames, seed, silence_db)
 
 
 class TestCrops:
     def test_position_and_seed_decide_alone(self, clips):
-        one, two, other = crops(clips), crops(clips, in_memory=False), crops(clips, seed=1)
+        one, two, other = crops(clips), crops(clips), crops(clips, seed=1)
         for index in (0, 7, 10**9):
             assert torch.equal(one[index]["padded"], two[index]["padded"])
             assert not torch.equal(one[index]["padded"], other[index]["padded"])
+
+    def test_in_memory_they_are_the_same(self, clips, tmp_path):
+        soundfile.write(tmp_path / "three.wav", np.array([0.5, 0.5, 0.5]), 22050)
+        clips = [*clips, Clip(tmp_path / "three.wav", "", "train", 2.0)]
+        decoded, kept = crops(clips), crops(clips, CropsInMemory)
+        start = torch.stack([kept[index]["start"] for index in range(30)])
+        torch.testing.assert_close(kept.gather(start), torch.stack([decoded[i]["padded"] for i in range(30)]))
 
     def test_mel_of_a_crop_is_a_crop_of_the_mel(self, clips):
         wave = MEL.pad(torch.from_numpy(soundfile.read(clips[0].path, dtype="float32")[0])[None])
         start = 256 * 20
         whole = MEL.from_padded(wave)
-        part = MEL.from_padded(crops(clips).cut(crops(clips).waves[0], start)[None])
+        part = MEL.from_padded(crops(clips).cut(crops(clips).wave(0), start)[None])
         torch.testing.assert_close(part, whole[..., 20:28], atol=2e-3, rtol=0)
 
     def test_every_second_is_equally_likely(self, tmp_path):
@@ -79,10 +86,10 @@ class TestCrops:
         assert len(crop) == 8 * 256 + 768 and crop.abs().sum() > 0
 
     def test_validation_crops_never_change(self, clips):
-        data = FixedCrops(clips, MEL, 8, 0, -80.0, True)
-        assert len(data) == 2 * len(clips)
-        assert all(torch.equal(data[i]["padded"], data[i]["padded"]) for i in range(len(data)))
-        assert not torch.equal(data[0]["padded"], data[1]["padded"])
+        data = crops(clips, FixedCrops)
+        starts = [data[i]["start"].item() for i in range(len(data))]
+        assert len(data) == 2 * len(clips) and starts == [data[i]["start"].item() for i in range(len(data))]
+        assert starts == sorted(set(starts))
 
 
 class TestFromPosition:

@@ -65,8 +65,8 @@ class Showcase(pl.Callback):
         data = trainer.datamodule.valid
         step, rate = trainer.global_step, module.mel_settings.sample_rate
         for clip in range(min(self.clips, len(data.clips))):
-            padded = data[clip * data.per_clip]["padded"][None].to(module.device)
-            mel = module.mel.from_padded(padded)
+            start = data[clip * data.per_clip]["start"][None]
+            mel = module.mel.from_padded(data.gather(start.to(module.device)))
             generator = torch.Generator(module.device).manual_seed(0)
             wave = module.model.sample(mel, self.temperature, generator).clamp(-1, 1)
             again = module.mel(wave)

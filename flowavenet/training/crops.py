@@ -31,44 +31,75 @@ class Crops(Dataset):
         frames: mel frames per crop.
         seed: the same seed draws the same crops.
         silence_db: RMS below which a crop is silence, dB re full scale.
-        in_memory: decode the whole corpus once and keep it as 16-bit samples; else decode a clip for each crop.
     """
 
     tries = 8
 
-    def __init__(
-        self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float, in_memory: bool
-    ):
+    def __init__(self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float):
         self.clips = list(clips)
         self.mel = mel
         self.length = frames * mel.settings.hop_length + mel.settings.n_fft - mel.settings.hop_length
         self.seed = seed
         self.silence_rms = 10 ** (silence_db / 20)
         self.ends = np.cumsum([max(clip.seconds, 1e-3) for clip in self.clips])
-        self.waves = [self._read(clip) for clip in self.clips] if in_memory else None
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        clip, start = self.draw(index)
+        return {"padded": self.cut(self.wave(clip), start), "index": torch.tensor(index)}
+
+    def draw(self, index: int) -> tuple[int, int]:
+        """The clip and the first sample of crop ``index``."""
         random = np.random.default_rng([self.seed, index])
         for _ in range(self.tries):
             clip = int(np.searchsorted(self.ends, random.random() * self.ends[-1], side="right"))
-            wave = self.waves[clip] if self.waves else self._read(self.clips[clip])
+            wave = self.wave(clip)
             start = int(random.integers(max(1, len(wave) - self.length + 1)))
-            crop = self.cut(wave, start)
-            if crop.square().mean().sqrt() >= self.silence_rms:
+            if self.cut(wave, start).square().mean().sqrt() >= self.silence_rms:
                 break
-        return {"padded": crop, "index": torch.tensor(index)}
+        return clip, start
 
     def cut(self, wave: Tensor, start: int) -> Tensor:
         """Samples from ``start`` as float, followed by digital silence where the clip is too short."""
         crop = wave[start : start + self.length].float() / INT16
         return torch.nn.functional.pad(crop, (0, self.length - len(crop)))
 
-    def _read(self, clip: Clip) -> Tensor:
-        wave = self.mel.normalise(load_audio(clip.path, self.mel.settings.sample_rate))
+    def wave(self, clip: int) -> Tensor:
+        """The samples of a clip, with what the mel looks at beyond its ends: int16."""
+        wave = self.mel.normalise(load_audio(self.clips[clip].path, self.mel.settings.sample_rate))
         return (self.mel.pad(wave)[0] * INT16).round().clamp(-INT16, INT16 - 1).to(torch.int16)
 
 
-class FixedCrops(Crops):
+class CropsInMemory(Crops):
+    """The same crops of a corpus that is decoded once and kept as one row of 16-bit samples.
+
+    An item says only where its crop starts in that row; :meth:`gather` cuts whole batches out of it on the device that
+    trains, where the row is copied to on first use: 159 MB per hour of speech at 22,050 Hz.
+    """
+
+    def __init__(self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float):
+        super().__init__(clips, mel, frames, seed, silence_db)
+        waves = [super(CropsInMemory, self).wave(clip) for clip in range(len(self.clips))]
+        # each at least as long as a crop, so that none runs into the next clip
+        waves = [torch.nn.functional.pad(wave, (0, max(0, self.length - len(wave)))) for wave in waves]
+        self.starts = np.cumsum([0] + [len(wave) for wave in waves])
+        self.samples = torch.cat(waves)
+        self.copy = self.samples                                       # where batches are cut; draws look at `samples`
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        clip, start = self.draw(index)
+        return {"start": torch.tensor(self.starts[clip] + start), "index": torch.tensor(index)}
+
+    def wave(self, clip: int) -> Tensor:
+        return self.samples[self.starts[clip] : self.starts[clip + 1]]
+
+    def gather(self, start: Tensor) -> Tensor:
+        """Crops (batch, samples) float32 from where they start (batch,), on the device of ``start``."""
+        if self.copy.device != start.device:
+            self.copy = self.samples.to(start.device)
+        return self.copy[start[:, None] + torch.arange(self.length, device=start.device)].float() / INT16
+
+
+class FixedCrops(CropsInMemory):
     """Always the same crops, spread evenly over each clip: what validation measures.
 
     Item ``k`` is crop ``k % per_clip`` of clip ``k // per_clip``.
@@ -79,11 +110,9 @@ class FixedCrops(Crops):
     def __len__(self) -> int:
         return len(self.clips) * self.per_clip
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def draw(self, index: int) -> tuple[int, int]:
         clip, part = divmod(index, self.per_clip)
-        wave = self.waves[clip] if self.waves else self._read(self.clips[clip])
-        room = max(0, len(wave) - self.length)
-        return {"padded": self.cut(wave, room * (part + 1) // (self.per_clip + 1)), "index": torch.tensor(index)}
+        return clip, (len(self.wave(clip)) - self.length) * (part + 1) // (self.per_clip + 1)
 
 
 class FromPosition(Sampler[list[int]]):

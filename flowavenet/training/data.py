@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSpectrogram, mel_settings
 from flowavenet.training.corpus import read_corpus
-from flowavenet.training.crops import Crops, FixedCrops, FromPosition
+from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition
 
 
 class SpeechData(pl.LightningDataModule):
@@ -23,8 +24,9 @@ class SpeechData(pl.LightningDataModule):
         batch_size: crops per step and process.
         valid_fraction: part of the clips that validates, where the corpus does not say.
         silence_db: crops quieter than this (RMS, dB re full scale) are drawn again.
-        in_memory: keep the decoded corpus in memory, 16 bits per sample (159 MB per hour at 22,050 Hz).
-        workers: processes that read audio; 0 reads in the training process.
+        in_memory: keep the decoded corpus in the memory of the device that trains, 16 bits per sample (159 MB per hour
+            at 22,050 Hz), and cut crops there; else decode a clip for each crop.
+        workers: processes that read audio; 0 reads in the training process, which is best for a corpus in memory.
         seed: of the crops and of the validation split.
     """
 
@@ -59,8 +61,8 @@ class SpeechData(pl.LightningDataModule):
         self.valid_clips = [clip for clip in clips if clip.split == "valid"]
         mel = MelSpectrogram(self.mel)
         options = mel, self.segment_frames, self.seed, self.silence_db
-        self.train = Crops(self.train_clips, *options, in_memory=self.in_memory)
-        self.valid = FixedCrops(self.valid_clips, *options, in_memory=True)
+        self.train = (CropsInMemory if self.in_memory else Crops)(self.train_clips, *options)
+        self.valid = FixedCrops(self.valid_clips, *options)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -68,6 +70,13 @@ class SpeechData(pl.LightningDataModule):
         crop = self.segment_frames * self.mel.hop_length / self.mel.sample_rate
         seconds = sum(clip.seconds for clip in self.train_clips)
         return max(1, math.ceil(seconds / (crop * self.batch_size * self.trainer.world_size)))
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Cut the crops of an in-memory corpus, on the device that the batch has just arrived at."""
+        if "start" in batch:
+            crops = self.train if self.trainer.training else self.valid
+            batch["padded"] = crops.gather(batch["start"])
+        return batch
 
     def train_dataloader(self) -> DataLoader:
         sampler = FromPosition(

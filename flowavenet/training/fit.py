@@ -43,7 +43,8 @@ class FitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # it is: see crops.py
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+        notices = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+        notices.addFilter(lambda record: "Tip:" not in record.getMessage())  # advertisements
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._get(self.config_init, "trainer")

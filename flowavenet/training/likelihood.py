@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from flowavenet.audio import MelSpectrogram, mel_settings
 from flowavenet.losses import PCM_STEP, bits_per_sample, dequantise
@@ -67,9 +68,11 @@ class LikelihoodTraining(pl.LightningModule):
     @torch.no_grad()
     def on_train_start(self) -> None:
         if self.trainer.global_step == 0:
-            data, first = self.trainer.datamodule.train, self.trainer.global_rank * self.hparams.init_crops
-            crops = [data[first + crop] for crop in range(self.hparams.init_crops)]
-            self.nats_per_sample({key: torch.stack([crop[key] for crop in crops]).to(self.device) for key in crops[0]})
+            data, count = self.trainer.datamodule, self.hparams.init_crops
+            first = self.trainer.global_rank * count
+            batch = default_collate([data.train[first + crop] for crop in range(count)])
+            batch = {key: value.to(self.device) for key, value in batch.items()}
+            self.nats_per_sample(data.on_after_batch_transfer(batch, 0))
 
     def nats_per_sample(self, batch: dict[str, Tensor]) -> Tensor:
         """Log-density of each crop of the batch per sample: (batch,)."""
