@@ -213,7 +213,7 @@ def _for_each(files: list[Path], work: Callable[[Path], None], title: str = "") 
         for file in bar.track(files, description=title):
             try:
                 work(file)
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, RuntimeError) as error:       # the last: torch is out of memory
                 failed.append(_once(file, _line(error)))
     return failed
 

@@ -51,7 +51,13 @@ class Vocoder(nn.Module):
             source: the name of a shipped checkpoint, or a checkpoint folder; None: the shipped default.
             device: where it will work.
         """
-        return cls(*load_checkpoint(find_checkpoint(source or DEFAULT))).to(device)
+        vocoder = cls(*load_checkpoint(find_checkpoint(source or DEFAULT)))
+        try:
+            return vocoder.to(device)
+        except (RuntimeError, AssertionError) as error:                # torch's ways to say that it is not there
+            have = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"device {str(device)!r} cannot be used here ({reason}); choose one of: {have}") from error
 
     @property
     def settings(self) -> MelSettings:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import CLIPS
+from conftest import CLIPS, shake
 
 from flowavenet.audio import MelSettings, MelSpectrogram
 from flowavenet.losses import PCM_STEP, bits_per_sample, dequantise, gaussian_log_prob
@@ -211,8 +211,19 @@ def test_fit_leaves_a_vocoder_at_the_averaged_weights(corpus, tmp_path):
     assert vocoder(torch.zeros(1, 80, 3) - 5).isfinite().all()
     tags = _tags(tmp_path)
     assert "clip0/vocoded" in tags["audio"] and "clip0/mel" in tags["images"]
-    assert "log_det_per_sample/flow.inner.transforms.0" in tags["scalars"]
+    assert {f"log_det_per_sample/block{i}" for i in range(TINY["blocks"])} <= set(tags["scalars"])
     assert "valid/bits_per_sample" in tags["scalars"] and any("lr" in tag for tag in tags["scalars"])
+
+
+def test_log_dets_of_the_blocks_add_up():
+    from flowavenet.training.callbacks import log_dets
+
+    model = shake(FloWaveNet(FloWaveNetConfig(**TINY), 80, 256))
+    wave = torch.randn(1, 2560) / 10
+    parts = log_dets(model, wave, MEL(wave))
+    assert list(parts) == ["block0", "block1", "block2"]
+    whole = model.encode(wave, MEL(wave))[1].item() / wave.shape[1]
+    assert sum(parts.values()) == pytest.approx(whole, abs=1e-5)
 
 
 def _tags(run):

@@ -65,6 +65,13 @@ def test_unknown_checkpoint_names_the_shipped_ones():
         Vocoder.from_pretrained("no/such")
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_device_that_is_not_there_is_one_line(tiny, device):
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used here") as caught:
+        Vocoder.from_pretrained(tiny, device)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", shipped_checkpoints())
 def test_shipped_checkpoint_speaks(name, speech):
     """Copy synthesis of a real recording: its mel comes back, it is neither silent nor clipped, and likely."""

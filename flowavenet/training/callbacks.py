@@ -13,7 +13,7 @@ from torch import Tensor
 from flowavenet.checkpoint import save_checkpoint
 from flowavenet.models import FlowVocoder
 from flowavenet.plots import spectrogram_figure
-from flowavenet.transforms import Transform
+from flowavenet.transforms import Folded, Transform
 
 
 class SaveVocoder(pl.Callback):
@@ -47,7 +47,7 @@ class Showcase(pl.Callback):
     """Validation clips as the model renders them, always from the same noise, and what each block contributes.
 
     Writes to the logger after each validation: audio and spectrograms of a few clips, and the log-det per sample of
-    every named part of the flow.
+    every block.
 
     Args:
         clips: how many.
@@ -80,19 +80,28 @@ class Showcase(pl.Callback):
 
 @torch.no_grad()
 def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor) -> dict[str, float]:
-    """The log-det per sample of every transform in the model's flow, by its name; a view's includes what is inside."""
-    found: dict[str, float] = {}
+    """The log-det per sample that each block of a flow contributes, by name.
+
+    A block is a view that folds time. Blocks lie inside one another, so what a block contributes itself is its log-det
+    less that of the blocks directly inside.
+    """
+    blocks = {name: part for name, part in model.flow.named_modules(prefix="flow") if isinstance(part, Folded)}
+    total: dict[str, float] = {}
     hooks = []
 
     def keep(name: str, _part: Transform, _inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-        found[name] = float(output[1].mean()) / wave.shape[1]
+        total[name] = float(output[1].mean()) / wave.shape[1]
 
-    for name, part in model.flow.named_modules(prefix="flow"):
-        if isinstance(part, Transform):
-            hooks.append(part.register_forward_hook(partial(keep, name)))
+    for name, part in blocks.items():
+        hooks.append(part.register_forward_hook(partial(keep, name)))
     try:
         model.encode(wave, mel)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    own = dict(total)
+    for name in blocks:
+        around = [other for other in blocks if name.startswith(f"{other}.")]
+        if around:
+            own[max(around, key=len)] -= total[name]
+    return {f"block{number}": own[name] for number, name in enumerate(blocks)}
