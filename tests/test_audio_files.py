@@ -235,3 +235,11 @@ def test_importing_audio_loads_no_heavy_library():
     code = "import sys, flowavenet.audio; print({'librosa', 'soundfile', 'scipy'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=DATA.parents[1])
     assert result.stdout.strip() == "set()", result.stdout + result.stderr
+
+
+def test_written_files_have_the_usual_permissions(tmp_path):
+    with write_atomically(tmp_path / "private.txt") as temporary:
+        temporary.write_text("x")
+        temporary.chmod(0o600)
+    (tmp_path / "usual.txt").write_text("x")
+    assert (tmp_path / "private.txt").stat().st_mode == (tmp_path / "usual.txt").stat().st_mode

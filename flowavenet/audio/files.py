@@ -166,7 +166,10 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         raise FileNotFoundError(f"{path.parent}: no such folder; create it first")
     temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some libraries write files that only their owner may read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
