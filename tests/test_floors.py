@@ -23,7 +23,7 @@ THIRD_PARTIES = {
     "transforms": {"torch"}, "nets": {"torch"}, "losses": {"torch"}, "models": {"torch"},
     "audio": BASIC | {"librosa", "soundfile", "safetensors"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
-    "benchmark": BASIC,
+    "benchmark": BASIC, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
     "plots": BASIC | {"matplotlib"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
     "cli": BASIC | {"typer", "rich"},
