@@ -27,3 +27,16 @@ def test_wavenet_starts_at_zero_and_keeps_the_length():
     net = WaveNet(3, 6, 4, layers=3, width=8)
     out = net(torch.randn(2, 3, 17), torch.randn(2, 4, 17))
     assert out.shape == (2, 6, 17) and not out.any()
+
+
+@pytest.mark.parametrize("hop", [7, 12, 15, 256, 275])
+def test_upsampler_starts_as_interpolation(hop):
+    """A constant stays constant, between frames the value lies between theirs, and no band leaks into another."""
+    upsampler = MelUpsampler(hop)
+    mel = torch.ones(1, 5, 9)
+    inside = slice(2 * hop, -2 * hop)
+    torch.testing.assert_close(upsampler(mel)[..., inside], torch.ones(1, 5, 5 * hop))
+    mel[:, 2] = torch.arange(1.0, 10.0)
+    out = upsampler(mel)
+    assert (out[0, 2, inside].diff() >= -1e-6).all()
+    torch.testing.assert_close(out[0, [1, 3]][:, inside], torch.ones(2, 5 * hop))

@@ -55,6 +55,11 @@ class FloWaveNetConfig:
     """Taps of its dilated convolutions."""
     dilation_base: int = 2
     """2 as in the last published version; the first had 3."""
+    mel_shift: float = 0.0
+    """Added to the mel; the published mels lie in [0, 1] and need none."""
+    mel_scale: float = 1.0
+    """Then multiplied: with the shift, brings the mels of a convention near mean 0 and standard deviation 1. Far from
+    that, the gates of every coupling start saturated."""
     causal: bool = False
     """Convolutions look only backwards in time (the paper's ablation)."""
     log_scale_limit: float | None = None
@@ -100,7 +105,7 @@ class FloWaveNet(FlowVocoder):
         return 2**self.config.blocks
 
     def condition(self, mel: Tensor) -> Tensor:
-        return self.upsampler(mel)
+        return self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
 
     def cond_reach(self) -> int:
         return self.upsampler.reach()

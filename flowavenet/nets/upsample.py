@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -12,7 +13,8 @@ from torch.nn.utils.parametrizations import weight_norm
 class MelUpsampler(nn.Module):
     """Stretch a mel spectrogram in time by learned interpolation, until it has one column per sample.
 
-    One transposed 2-D convolution per factor, three bands high and two steps wide, each followed by a leaky ReLU.
+    One transposed 2-D convolution per factor, three bands high and two steps wide, each followed by a leaky ReLU. It starts
+    as linear interpolation, so that the mel arrives from the first step on; published, it starts at random.
 
     Args:
         hop_length: samples per frame. Its two factors closest to each other become the strides (256: 16 and 16).
@@ -34,6 +36,12 @@ class MelUpsampler(nn.Module):
             )
             for stride in self.strides
         )
+        with torch.no_grad():
+            for layer, stride in zip(self.layers, self.strides, strict=True):
+                kernel = torch.zeros(1, 1, 3, 2 * stride - stride % 2)
+                kernel[0, 0, 1] = triangle(stride)
+                layer.weight = kernel
+                layer.bias.zero_()
 
     def forward(self, mel: Tensor) -> Tensor:
         cond = mel.unsqueeze(1)                                        # (batch, 1, n_mels, frames)
@@ -44,6 +52,17 @@ class MelUpsampler(nn.Module):
     def reach(self) -> int:
         """Frames of mel, either side, that one sample can depend on: one step of each layer's input."""
         return len(self.strides)
+
+
+def triangle(stride: int) -> Tensor:
+    """Weights that interpolate linearly between two steps, ``stride`` samples apart: those of a sample add up to 1.
+
+    >>> triangle(2)
+    tensor([0.2500, 0.7500, 0.7500, 0.2500])
+    """
+    centre = stride - 0.5 - stride % 2 / 2
+    taps = torch.arange(2 * stride - stride % 2)
+    return 1 - (taps - centre).abs() / stride
 
 
 def balanced_factors(n: int) -> list[int]:
