@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,14 @@ class SaveVocoder(pl.Callback):
     def __init__(self, dtype: str = "float32", facts: dict[str, Any] | None = None):
         self.dtype = dtype
         self.facts = facts or {}
+        self.model: FlowVocoder | None = None
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # now the averaged weights are in place, and the score is not known yet; at on_validation_end it is the reverse
+        self.model = None if trainer.sanity_checking or not trainer.is_global_zero else deepcopy(module.model)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if self.model is None:
             return
         score = trainer.callback_metrics.get("valid/nats_per_sample")
         facts = self.facts | {
@@ -40,7 +46,8 @@ class SaveVocoder(pl.Callback):
             "dequantisation": module.hparams.dequantisation,
         }
         folder = Path(trainer.default_root_dir) / "vocoder"
-        save_checkpoint(folder, module.model, module.mel_settings, facts, dtype=getattr(torch, self.dtype))
+        save_checkpoint(folder, self.model, module.mel_settings, facts, dtype=getattr(torch, self.dtype))
+        self.model = None
 
 
 class Showcase(pl.Callback):
@@ -57,6 +64,7 @@ class Showcase(pl.Callback):
     def __init__(self, clips: int = 3, temperature: float = 0.8):
         self.clips = clips
         self.temperature = temperature
+        self.first = True                                              # of this process: also log the recordings
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         board = getattr(trainer.logger, "experiment", None)
@@ -66,16 +74,21 @@ class Showcase(pl.Callback):
         step, rate = trainer.global_step, module.mel_settings.sample_rate
         for clip in range(min(self.clips, len(data.clips))):
             start = data[clip * data.per_clip]["start"][None]
-            mel = module.mel.from_padded(data.gather(start.to(module.device)))
+            padded = data.gather(start.to(module.device))
+            mel = module.mel.from_padded(padded)
             generator = torch.Generator(module.device).manual_seed(0)
             wave = module.model.sample(mel, self.temperature, generator).clamp(-1, 1)
             again = module.mel(wave)
             board.add_audio(f"clip{clip}/vocoded", wave[0].cpu(), step, rate)
+            if self.first:
+                before = (padded.shape[1] - wave.shape[1]) // 2
+                board.add_audio(f"clip{clip}/recorded", padded[0, before : before + wave.shape[1]].cpu(), step, rate)
             figure = spectrogram_figure([("recorded", mel[0]), ("vocoded", again[0])], module.mel_settings)
             board.add_figure(f"clip{clip}/mel", figure, step)
             if clip == 0:
                 for name, value in log_dets(module.model, wave, mel).items():
                     board.add_scalar(f"log_det_per_sample/{name}", value, step)
+        self.first = False
 
 
 @torch.no_grad()

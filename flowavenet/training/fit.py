@@ -26,9 +26,10 @@ class FitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
         parser.add_lightning_class_args(SaveVocoder, "vocoder")
         parser.add_lightning_class_args(Showcase, "showcase")
+        # after those two: it takes the averaged weights away again when a validation ends
+        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
         parser.set_defaults(
             {
                 # One name, rewritten atomically: there is always one whole checkpoint.
@@ -36,6 +37,8 @@ class FitCLI(LightningCLI):
                 "checkpoint.every_n_train_steps": 1000, "checkpoint.save_on_train_epoch_end": False,
                 # Buffers say that ActNorm is initialised; there is no average of that.
                 "ema.decay": 0.9999, "ema.use_buffers": False,
+                # Crops are shared out by position (crops.py); every process validates on all clips.
+                "trainer.use_distributed_sampler": False,
             }
         )
         parser.link_arguments("model.mel", "data.mel")
