@@ -281,29 +281,52 @@ def test_schedule_is_the_published_one():
     assert [factor(step) for step in (0, 1, 3, 9, 10, 25)] == [0.25, 0.5, 1.0, 1.0, 0.5, 0.25]
 
 
-@pytest.mark.parametrize("in_memory, workers", [(True, 0), (False, 0), (False, 2)])
-def test_bad_audio_in_the_corpus_is_one_line(tmp_path, capsys, monkeypatch, in_memory, workers):
+BAD = {
+    "nan.wav": lambda p: soundfile.write(p, np.array([0.1, np.nan] * 90000), 22050, subtype="FLOAT"),
+    "cut.flac": lambda p: p.write_bytes(CLIPS[0].read_bytes()[:30000]),
+    "text.wav": lambda p: p.write_text("this is not audio " * 50),
+}
+
+
+@pytest.mark.parametrize(
+    "name, in_memory, workers",
+    [("nan.wav", True, 0), ("nan.wav", False, 0), ("nan.wav", False, 2), ("cut.flac", True, 0), ("text.wav", True, 0)],
+)
+def test_bad_audio_in_the_corpus_is_one_line(tmp_path, capsys, monkeypatch, name, in_memory, workers):
     from flowavenet import cli
 
     (tmp_path / "corpus").mkdir()
     for clip in CLIPS:
         shutil.copy(clip, tmp_path / "corpus")
-    soundfile.write(tmp_path / "corpus" / "nan.wav", np.array([0.1, np.nan] * 90000), 22050, subtype="FLOAT")
+    BAD[name](tmp_path / "corpus" / name)
     words = arguments(tmp_path / "corpus", tmp_path / "run", "--trainer.max_steps", "60", "--data.in_memory", str(in_memory),
                       "--data.workers", str(workers))
     monkeypatch.setattr(sys, "argv", ["flowavenet", "fit", *words])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert stop.value.code == 2 and len(errors) == 1 and "nan.wav" in errors[0] and "finite" in errors[0]
+    assert stop.value.code == 2 and len(errors) == 1 and name in errors[0]
 
 
-@pytest.mark.parametrize("what, message", [("empty", "no audio"), ("missing", "no such")])
+def test_odd_audio_in_the_corpus_is_handled(corpus, tmp_path):
+    """Three samples; stereo at 48 kHz."""
+    from flowavenet.training.fit import fit
+
+    shutil.copytree(corpus, tmp_path / "corpus")
+    soundfile.write(tmp_path / "corpus" / "three.wav", np.array([0.1, 0.2, 0.1]), 22050)
+    soundfile.write(tmp_path / "corpus" / "stereo.wav", 0.1 * np.random.default_rng(0).standard_normal((48000, 2)), 48000)
+    trainer = fit(arguments(tmp_path / "corpus", tmp_path / "run", "--trainer.max_steps", "3", "--showcase.clips", "0"))
+    assert trainer.global_step == 3
+
+
+@pytest.mark.parametrize("what, message", [("empty", "no audio"), ("missing", "no such"), ("no valid", "mark some")])
 def test_no_corpus_is_one_line(tmp_path, capsys, monkeypatch, what, message):
     from flowavenet import cli
 
-    if what == "empty":
+    if what != "missing":
         (tmp_path / "corpus").mkdir()
+    if what == "no valid":
+        (tmp_path / "corpus" / "manifest.csv").write_text(f"path,split\n{CLIPS[0]},train\n")
     monkeypatch.setattr(sys, "argv", ["flowavenet", "fit", *arguments(tmp_path / "corpus", tmp_path / "run")])
     with pytest.raises(SystemExit) as stop:
         cli.main()

@@ -1,9 +1,9 @@
 """Audio files in and out, and the mel spectrogram in each published convention."""
 
-from .conventions import CONVENTIONS, convention, mel_settings
-from .files import AudioInfo, audio_info, list_audio, load_audio, save_audio, write_atomically
-from .mel import MelSettings, MelSpectrogram, mel_filter_bank
-from .melfiles import MEL_SUFFIXES, load_mel
+from flowavenet.audio.conventions import CONVENTIONS, convention, mel_settings
+from flowavenet.audio.files import AudioInfo, audio_info, list_audio, load_audio, save_audio, write_atomically
+from flowavenet.audio.mel import MelSettings, MelSpectrogram, mel_filter_bank
+from flowavenet.audio.melfiles import MEL_SUFFIXES, load_mel
 
 __all__ = [
     "AudioInfo",

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .mel import MelSettings
+from flowavenet.audio.mel import MelSettings
 
 CONVENTIONS: dict[str, MelSettings] = {
     "flowavenet": MelSettings(

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..audio import audio_info, list_audio, load_audio, save_audio, write_atomically
+from flowavenet.audio import audio_info, list_audio, load_audio, save_audio, write_atomically
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "speaker", "split", "seconds")

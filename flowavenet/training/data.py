@@ -59,6 +59,11 @@ class SpeechData(pl.LightningDataModule):
         clips = read_corpus(self.corpus, self.valid_fraction, self.seed)
         self.train_clips = [clip for clip in clips if clip.split == "train"]
         self.valid_clips = [clip for clip in clips if clip.split == "valid"]
+        if not self.valid_clips:
+            raise ValueError(
+                f"{self.corpus}: all {len(clips)} clips are for training; mark some as valid in the manifest, or leave the "
+                f"split empty and a part is chosen"
+            )
         mel = MelSpectrogram(self.mel)
         options = mel, self.segment_frames, self.seed, self.silence_db
         self.train = (CropsInMemory if self.in_memory else Crops)(self.train_clips, *options)
