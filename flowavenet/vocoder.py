@@ -13,7 +13,7 @@ from flowavenet.audio import MelSettings, MelSpectrogram
 from flowavenet.checkpoint import load_checkpoint, save_checkpoint
 from flowavenet.models import FlowVocoder
 
-DEFAULT = "flowavenet-speech-22k"
+DEFAULT = "lapflow-speech-22k"
 """The shipped checkpoint that :meth:`Vocoder.from_pretrained` takes when none is named."""
 
 

@@ -21,6 +21,9 @@ VARIANTS = {
     "causal": ("flowavenet", SMALL | {"causal": True}, 8),
     "dilation 3": ("flowavenet", SMALL | {"dilation_base": 3, "layers": 3}, 8),
     "growing, limited": ("flowavenet", SMALL | {"width_growth": 1.5, "log_scale_limit": 1.0}, 8),
+    "lapflow": ("lapflow", {"bands": 8, "steps": 2, "layers": 2, "width": 16, "cond_width": 8}, 8),
+    "lapflow, finer than the mel": ("lapflow", {"bands": 4, "steps": 2, "layers": 1, "width": 16, "cond_width": 8}, 8),
+    "lapflow, hop of another rate": ("lapflow", {"bands": 8, "steps": 2, "layers": 1, "width": 16, "cond_width": 8}, 12),
     "hop of no power of two": ("flowavenet", SMALL, 15),
     "prime hop": ("flowavenet", SMALL, 7),
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowavenet.nets import MelUpsampler, WaveNet
+from flowavenet.nets import FrameNet, MelEncoder, MelUpsampler, WaveNet
 
 
 @pytest.mark.parametrize("hop", [1, 2, 3, 7, 64, 200, 256, 257, 275, 300, 512])
@@ -40,3 +40,30 @@ def test_upsampler_starts_as_interpolation(hop):
     out = upsampler(mel)
     assert (out[0, 2, inside].diff() >= -1e-6).all()
     torch.testing.assert_close(out[0, [1, 3]][:, inside], torch.ones(2, 5 * hop))
+
+
+def test_frame_net_starts_at_zero_and_does_not_look_beyond_its_reach():
+    net = FrameNet(3, 6, 4, layers=2, width=8, kernel_size=5).double()
+    x, cond = torch.randn(1, 3, 30, dtype=torch.float64), torch.randn(1, 4, 31, dtype=torch.float64)
+    assert not net(x, cond).any()
+    torch.nn.init.normal_(net.last.weight)
+    changed = x.clone()
+    changed[..., 15] += 1
+    touched = (net(x, cond) - net(changed, cond)).abs().amax(dim=(0, 1)).nonzero().flatten()
+    left, right = net.reach()
+    assert 15 - right == touched.min() and touched.max() == 15 + left
+    with pytest.raises(ValueError, match="odd"):
+        FrameNet(3, 6, 4, layers=2, width=8, kernel_size=4)
+
+
+@pytest.mark.parametrize("steps", [21, 42, 33])
+def test_mel_encoder_keeps_the_mel_and_does_not_look_beyond_its_reach(steps):
+    encoder = MelEncoder(5, 7).double()
+    mel = torch.randn(1, 5, 21, dtype=torch.float64)
+    assert encoder(mel, steps).shape == (1, 12, steps)
+    torch.testing.assert_close(encoder(mel, 21)[:, :5], mel)
+    changed = mel.clone()
+    changed[..., 10] += 1
+    touched = (encoder(mel, steps) - encoder(changed, steps)).abs().amax(dim=(0, 1)).nonzero().flatten()
+    reach = encoder.reach()
+    assert touched.min() * 21 // steps >= 10 - reach and touched.max() * 21 // steps <= 10 + reach

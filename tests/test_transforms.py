@@ -14,6 +14,7 @@ from flowavenet.transforms import (
     AdditiveCoupling,
     AffineCoupling,
     Chain,
+    ConditionalScale,
     Folded,
     Inverse,
     Kept,
@@ -50,6 +51,7 @@ TRANSFORMS = {
     "AffineCoupling causal": lambda: (coupling(causal=True), 4, 6),
     "AffineCoupling half conditioned": lambda: (AffineCoupling(CondHalf(net(4, cond=1), 1)), 4, 6),
     "AdditiveCoupling": lambda: (AdditiveCoupling(net(4, out=2)), 4, 6),
+    "ConditionalScale": lambda: (ConditionalScale(torch.nn.Conv1d(3, 4, 1)), 4, 6),
     "Inverse": lambda: (Inverse(coupling()), 4, 6),
     "Swapped": lambda: (Swapped(coupling()), 4, 6),
     "Kept": lambda: (Kept(coupling(), (1, 5)), 6, 6),
@@ -128,6 +130,15 @@ def test_log_det_is_float32_under_mixed_precision(name):
         mixed = transform(x, cond)[1]
     assert mixed.dtype == torch.float32
     assert (mixed - exact).abs().max() < 0.02 * x[0].numel()
+
+
+@pytest.mark.parametrize("transform", [Lapped(8, Chain()), Mixing(4), ActNorm(4)], ids=str)
+def test_mixed_precision_does_not_round_the_signal(transform):
+    x = torch.randn(2, 1 if isinstance(transform, Lapped) else 4, 32)
+    exact = transform(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(transform(x)[0], exact)
+        torch.testing.assert_close(transform.inverse(exact)[0], x, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -2,13 +2,14 @@
 
 >>> from flowavenet.models import MODELS
 >>> sorted(MODELS)
-['flowavenet']
+['flowavenet', 'lapflow']
 """
 
 from flowavenet.models.base import FlowVocoder
 from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
+from flowavenet.models.lapflow import Lapflow, LapflowConfig
 
-MODELS: dict[str, type[FlowVocoder]] = {"flowavenet": FloWaveNet}
+MODELS: dict[str, type[FlowVocoder]] = {"flowavenet": FloWaveNet, "lapflow": Lapflow}
 """The only registry: checkpoints, recipes and the command line find a model's class here."""
 
 
@@ -26,4 +27,4 @@ def build(name: str, config: dict, n_mels: int, hop_length: int) -> FlowVocoder:
     return cls(cls.Config(**config), n_mels, hop_length)
 
 
-__all__ = ["MODELS", "FloWaveNet", "FloWaveNetConfig", "FlowVocoder", "build"]
+__all__ = ["MODELS", "FloWaveNet", "FloWaveNetConfig", "FlowVocoder", "Lapflow", "LapflowConfig", "build"]

@@ -94,6 +94,11 @@ class Inverse(Transform):
         return self.transform.reach()
 
 
+def exact(x: Tensor) -> torch.autocast:
+    """A context in which mixed precision is off: what multiplies the signal itself must not round it to 8 bits."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def no_log_det(x: Tensor) -> Tensor:
     """A log-det of zero for each item of the batch, in float32 or wider."""
     return x.new_zeros(x.shape[0], dtype=wide(x).dtype)

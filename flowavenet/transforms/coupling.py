@@ -76,3 +76,28 @@ class AdditiveCoupling(Transform):
 
     def reach(self) -> Reach:
         return Reach(*self.net.reach())
+
+
+class ConditionalScale(Transform):
+    """Divide every channel by an amount read off the conditioning alone.
+
+    z = x * exp(-log_scale(cond));  log_det = -sum(log_scale)
+
+    Args:
+        net: maps ``cond``, on the time grid of ``x`` or up to a step longer, to log-scales (batch, channels, time).
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale = self._log_scale(x, cond)
+        return (x * torch.exp(-log_scale)).to(x.dtype), -log_scale.sum(dim=(1, 2))
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale = self._log_scale(z, cond)
+        return (z * torch.exp(log_scale)).to(z.dtype), log_scale.sum(dim=(1, 2))
+
+    def _log_scale(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        return wide(self.net(cond))[..., : x.shape[-1]]

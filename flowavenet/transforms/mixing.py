@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flowavenet.transforms.base import Transform, wide
+from flowavenet.transforms.base import Transform, exact, wide
 
 
 class Mixing(Transform):
@@ -29,12 +29,14 @@ class Mixing(Transform):
         self.weight = nn.Parameter(rotation)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return torch.einsum("ij,bjt->bit", self.weight, x), self._log_det(x)
+        with exact(x):
+            return torch.einsum("ij,bjt->bit", self.weight, x), self._log_det(x)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # inverted in float64: once per call, and the round trip in float32 is as exact as the products
         weight = torch.linalg.inv(self.weight.double()).to(z.dtype)
-        return torch.einsum("ij,bjt->bit", weight, z), -self._log_det(z)
+        with exact(z):
+            return torch.einsum("ij,bjt->bit", weight, z), -self._log_det(z)
 
     def _log_det(self, x: Tensor) -> Tensor:
         return (torch.linalg.slogdet(wide(self.weight)).logabsdet * x.shape[-1]).expand(x.shape[0])

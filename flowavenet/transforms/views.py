@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowavenet.transforms.base import Reach, Transform, no_log_det
+from flowavenet.transforms.base import Reach, Transform, exact, no_log_det
 
 
 def fold(x: Tensor, n: int) -> Tensor:
@@ -132,13 +132,15 @@ class Lapped(Folded):
         left, right = self._halves(x)                                  # (batch, channels, steps, n / 2) each
         left, right = self._rotate(left, right, cos, sin)
         groups = torch.cat([left, right.flip(-1)], dim=-1)             # (batch, channels, steps, n)
-        y = torch.einsum("km,bctm->bckt", dct, groups)
+        with exact(x):
+            y = torch.einsum("km,bctm->bckt", dct, groups)
         return y.reshape(batch, channels * self.n, time // self.n)
 
     def synthesise(self, y: Tensor) -> Tensor:
         batch, channels, steps = y.shape[0], y.shape[1] // self.n, y.shape[2]
         dct, cos, sin = self._as(y)
-        groups = torch.einsum("km,bckt->bctm", dct, y.reshape(batch, channels, self.n, steps))
+        with exact(y):
+            groups = torch.einsum("km,bckt->bctm", dct, y.reshape(batch, channels, self.n, steps))
         left, right = self._halves(groups.reshape(batch, channels, steps * self.n))
         left, right = self._rotate(left, right, cos, -sin)
         return torch.cat([left, right.flip(-1)], dim=-1).reshape(batch, channels, steps * self.n)

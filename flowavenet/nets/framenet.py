@@ -1,0 +1,82 @@
+"""Nets at frame rate: what reads the mel, and what a coupling on spectral coefficients asks for its amounts."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MelEncoder(nn.Module):
+    """Read a mel spectrogram with some context, and bring it to the time grid of a coarser transform.
+
+    cond = interpolate([mel, features(mel)]): the mel itself, followed by learned features.
+
+    Args:
+        n_mels: bands.
+        width: learned features.
+
+    Shape: mel (batch, n_mels, frames) to (batch, n_mels + width, steps); steps are spread evenly over the frames.
+    """
+
+    def __init__(self, n_mels: int, width: int):
+        super().__init__()
+        self.first = nn.Conv1d(n_mels, width, 5, padding=2)
+        self.second = nn.Conv1d(width, width, 3, padding=1)
+
+    def forward(self, mel: Tensor, steps: int) -> Tensor:
+        features = self.second(F.gelu(self.first(mel)))
+        return F.interpolate(torch.cat([mel, features.to(mel.dtype)], dim=1), size=steps, mode="linear")
+
+    def reach(self) -> int:
+        """Frames, either side, that one step depends on."""
+        return 4
+
+
+class FrameNet(nn.Module):
+    """Predict something about every frame from its neighbours and the conditioning, at little cost.
+
+    h = front(x) + conditioning(cond);  then for each layer
+        filter, gate = split(pointwise(depthwise(h)));   h = h + residual(tanh(filter) * sigmoid(gate))
+    out = last(relu(h))
+
+    Looking at neighbours costs one multiplication per channel and tap; mixing channels is left to 1x1 products. The last
+    one starts at zero, so that a coupling starts as the identity.
+
+    Args:
+        in_channels, out_channels, cond_channels: sizes of ``x``, of the result and of ``cond``.
+        layers: gated layers.
+        width: channels inside.
+        kernel_size: frames that a layer sees, odd.
+
+    Shapes: x (batch, in_channels, time), cond (batch, cond_channels, time or one more) -> (batch, out_channels, time).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, cond_channels: int, *, layers: int, width: int, kernel_size: int
+    ):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}; a centred convolution needs an odd one")
+        self.front = nn.Conv1d(in_channels, width, 1)
+        self.conditioning = nn.Conv1d(cond_channels, width, 1)
+        self.depthwise = nn.ModuleList(
+            nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width) for _ in range(layers)
+        )
+        self.pointwise = nn.ModuleList(nn.Conv1d(width, 2 * width, 1) for _ in range(layers))
+        self.residual = nn.ModuleList(nn.Conv1d(width, width, 1) for _ in range(layers))
+        self.last = nn.Conv1d(width, out_channels, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        h = self.front(x) + self.conditioning(cond[..., : x.shape[-1]])
+        for depthwise, pointwise, residual in zip(self.depthwise, self.pointwise, self.residual, strict=True):
+            filter, gate = pointwise(depthwise(h)).chunk(2, dim=1)
+            h = h + residual(torch.tanh(filter) * torch.sigmoid(gate))
+        return self.last(F.relu(h))
+
+    def reach(self) -> tuple[int, int]:
+        """Frames to the left and to the right that one frame of the result depends on."""
+        side = sum(depthwise.padding[0] for depthwise in self.depthwise)
+        return side, side
