@@ -222,7 +222,7 @@ def _progress(disable: bool = False) -> Any:
     from rich.console import Console
     from rich.progress import Progress
 
-    return Progress(console=Console(stderr=True), disable=disable, transient=True)
+    return Progress(console=Console(stderr=True), disable=disable or not sys.stderr.isatty(), transient=True)
 
 
 def _end(failed: list[str], total: int) -> None:
