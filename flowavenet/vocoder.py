@@ -21,9 +21,9 @@ class Vocoder(nn.Module):
     """Mel spectrogram to waveform; waveform to noise, and back; and the exact likelihood of a recording.
 
     >>> vocoder = Vocoder.from_pretrained()
-    >>> wave = torch.randn(1, 5000) / 100
-    >>> mel = vocoder.mel(wave)
-    >>> mel.shape, vocoder(mel, seed=0).shape
+    >>> mel = vocoder.mel(torch.randn(1, 5000) / 100)
+    >>> wave = vocoder(mel, seed=0)
+    >>> mel.shape, wave.shape
     (torch.Size([1, 80, 20]), torch.Size([1, 5120]))
     >>> again = vocoder.decode(vocoder.encode(wave, mel), mel)
     >>> torch.allclose(again, wave, atol=1e-3)
