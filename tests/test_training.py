@@ -197,6 +197,20 @@ def test_killed_and_resumed_it_is_the_uninterrupted_run(corpus, tmp_path):
     assert len(set(whole.values())) > steps // 2
 
 
+def test_ended_between_two_checkpoints_it_still_goes_on_exactly(corpus, tmp_path):
+    """A run that reaches max_steps or max_time saves where it stands, not only every n steps."""
+    from flowavenet.training.fit import fit
+
+    schedule = ["--trainer.val_check_interval", "9", "--checkpoint.every_n_train_steps", "4", "--showcase.clips", "0"]
+    fit(arguments(corpus, tmp_path / "whole", *schedule, "--trainer.max_steps", "11"))
+    fit(arguments(corpus, tmp_path / "run", *schedule, "--trainer.max_steps", "6"))
+    fit(arguments(corpus, tmp_path / "run", *schedule, "--trainer.max_steps", "11", "--ckpt_path", "last"))
+    whole, resumed = losses(tmp_path / "whole"), losses(tmp_path / "run")
+    assert resumed == whole and len(whole) == 11
+    for run in ("whole", "run"):
+        assert torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=False)["global_step"] == 11
+
+
 def test_fit_leaves_a_vocoder_at_the_averaged_weights(corpus, tmp_path):
     from flowavenet import Vocoder
     from flowavenet.training.fit import fit

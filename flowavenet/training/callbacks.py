@@ -50,6 +50,19 @@ class SaveVocoder(pl.Callback):
         self.model = None
 
 
+class SaveAtEnd(pl.Callback):
+    """Save the run's checkpoint also when it ends between two regular ones, by ``max_steps`` or ``max_time``.
+
+    Last among the callbacks, so that the moving average and the timer have seen the step.
+    """
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        saver = trainer.checkpoint_callback
+        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if ends and saver is not None:
+            trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
+
+
 class Showcase(pl.Callback):
     """Validation clips as the model renders them, always from the same noise, and what each block contributes.
 

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateMonitor,
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from flowavenet.training.callbacks import SaveVocoder, Showcase
+from flowavenet.training.callbacks import SaveAtEnd, SaveVocoder, Showcase
 from flowavenet.training.data import SpeechData
 from flowavenet.training.likelihood import LikelihoodTraining
 
@@ -59,6 +59,7 @@ class FitCLI(LightningCLI):
         trainer.checkpoint_callback.dirpath = trainer.checkpoint_callback.dirpath or f"{root}/checkpoints"
         if trainer.loggers:
             trainer.callbacks.append(LearningRateMonitor(logging_interval="step"))
+        trainer.callbacks.append(SaveAtEnd())
         return trainer
 
 
