@@ -1,5 +1,6 @@
 """Shared by all tests: a fixed seed, two threads, and short real recordings."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ def speech():
     wave = load_audio(CLIPS[0], 22050)
     middle = wave.shape[1] // 2
     return wave[:, middle : middle + 22016]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A folder of the short recordings, as a corpus to train on."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for clip in CLIPS:
+        shutil.copy(clip, folder)
+    return folder
 
 
 @torch.no_grad()

@@ -1,22 +1,12 @@
 """Every shipped recipe is built as it stands and takes one step; only its crops and its folders are made small."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CLIPS
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
 NAMES = [str(path.relative_to(path.parents[2])) for path in RECIPES]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    for clip in CLIPS:
-        shutil.copy(clip, folder)
-    return folder
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)

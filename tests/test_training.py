@@ -27,14 +27,6 @@ TINY = {"blocks": 3, "flows": 2, "width": 8, "conditioning": "pooled"}
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    for clip in CLIPS:
-        shutil.copy(clip, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def clips(corpus):
     return [clip for clip in read_corpus(corpus) if clip.split == "train"]
 
