@@ -9,6 +9,7 @@ from conftest import shake
 from flowavenet.models import MODELS, FloWaveNet, FloWaveNetConfig, build
 
 SMALL = {"blocks": 3, "flows": 2, "width": 16, "blocks_per_split": 2}
+LAPPED = {"bands": 8, "steps": 2, "layers": 2, "width": 16, "cond_width": 8, "cond_layers": 2, "filter_spread": 1}
 # label -> (name in MODELS, config, hop length)
 VARIANTS = {
     "two scales": ("flowavenet", SMALL, 8),
@@ -21,9 +22,14 @@ VARIANTS = {
     "causal": ("flowavenet", SMALL | {"causal": True}, 8),
     "dilation 3": ("flowavenet", SMALL | {"dilation_base": 3, "layers": 3}, 8),
     "growing, limited": ("flowavenet", SMALL | {"width_growth": 1.5, "log_scale_limit": 1.0}, 8),
-    "lapflow": ("lapflow", {"bands": 8, "steps": 2, "layers": 2, "width": 16, "cond_width": 8}, 8),
-    "lapflow, finer than the mel": ("lapflow", {"bands": 4, "steps": 2, "layers": 1, "width": 16, "cond_width": 8}, 8),
-    "lapflow, hop of another rate": ("lapflow", {"bands": 8, "steps": 2, "layers": 1, "width": 16, "cond_width": 8}, 12),
+    "lapflow": ("lapflow", LAPPED, 8),
+    "lapflow, one level": ("lapflow", LAPPED | {"levels": 1, "filter_frames": 4}, 8),
+    "lapflow, no levels": ("lapflow", LAPPED | {"levels": 0, "log_scale_limit": None}, 8),
+    "lapflow, without filters": ("lapflow", LAPPED | {"filter_spread": None, "window": "kbd"}, 8),
+    "lapflow, time squeeze": ("lapflow", LAPPED | {"window": "none"}, 8),
+    "lapflow, three levels": ("lapflow", LAPPED | {"bands": 4, "levels": 3}, 8),
+    "lapflow, finer than the mel": ("lapflow", LAPPED | {"bands": 4, "layers": 1}, 8),
+    "lapflow, hop of another rate": ("lapflow", LAPPED | {"layers": 1}, 12),
     "hop of no power of two": ("flowavenet", SMALL, 15),
     "prime hop": ("flowavenet", SMALL, 7),
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowavenet.nets import FrameNet, MelEncoder, MelUpsampler, WaveNet
+from flowavenet.nets import DynamicFilterNet, FrameNet, MelEncoder, MelUpsampler, WaveNet
 
 
 @pytest.mark.parametrize("hop", [1, 2, 3, 7, 64, 200, 256, 257, 275, 300, 512])
@@ -67,3 +67,39 @@ def test_mel_encoder_keeps_the_mel_and_does_not_look_beyond_its_reach(steps):
     touched = (encoder(mel, steps) - encoder(changed, steps)).abs().amax(dim=(0, 1)).nonzero().flatten()
     reach = encoder.reach()
     assert touched.min() * 21 // steps >= 10 - reach and touched.max() * 21 // steps <= 10 + reach
+
+
+@pytest.mark.parametrize("frames", [2, 4])
+def test_dynamic_filters_are_weighted_sums_over_the_frames_around(frames):
+    """shift[k, t] = s[k, t] + sum over frames i and bands j of w[i, j, k, t] x[k + j, t + i], against plain loops."""
+    spread, channels, time = 2, 5, 9
+    net = DynamicFilterNet(channels, 4, frames=frames, spread=spread, layers=1, width=8, kernel_size=3).double()
+    x, cond = torch.randn(1, channels, time, dtype=torch.float64), torch.randn(1, 4, time, dtype=torch.float64)
+    assert not net(x, cond).any()
+    torch.nn.init.normal_(net.net.last.weight)
+    neighbours = torch.arange(time)[:, None] + torch.arange(1 - frames // 2, frames // 2 + 1)
+    inside = (neighbours >= 0) & (neighbours < time)
+    around = x[0][:, neighbours.clamp(0, time - 1)] * inside               # (channels, time, frames)
+    amounts = net.net(around.permute(2, 0, 1).reshape(1, -1, time), cond)[0]
+    weights = amounts[2 * channels :].reshape(frames, 2 * spread + 1, channels, time)
+    expected = amounts[:channels].clone()
+    for i in range(frames):
+        for j in range(-spread, spread + 1):
+            for k in range(max(0, -j), min(channels, channels - j)):
+                expected[k] += weights[i, j + spread, k] * around[k + j, :, i]
+    got = net(x, cond)[0]
+    torch.testing.assert_close(got[:channels], expected)
+    torch.testing.assert_close(got[channels:], amounts[channels : 2 * channels])
+
+
+def test_dynamic_filter_net_does_not_look_beyond_its_reach():
+    net = DynamicFilterNet(3, 4, frames=4, layers=2, width=8, kernel_size=3).double()
+    torch.nn.init.normal_(net.net.last.weight)
+    x, cond = torch.randn(1, 3, 30, dtype=torch.float64), torch.randn(1, 4, 30, dtype=torch.float64)
+    changed = x.clone()
+    changed[..., 15] += 1
+    touched = (net(x, cond) - net(changed, cond)).abs().amax(dim=(0, 1)).nonzero().flatten()
+    left, right = net.reach()
+    assert 15 - right == touched.min() and touched.max() == 15 + left
+    with pytest.raises(ValueError, match="even"):
+        DynamicFilterNet(3, 4, frames=3, layers=1, width=8, kernel_size=3)

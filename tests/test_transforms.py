@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import shake
 
-from flowavenet.nets import CondHalf, WaveNet
+from flowavenet.nets import CondHalf, DynamicFilterNet, WaveNet
 from flowavenet.transforms import (
     ActNorm,
     AdditiveCoupling,
@@ -16,6 +16,7 @@ from flowavenet.transforms import (
     Chain,
     ConditionalScale,
     Folded,
+    Interleaved,
     Inverse,
     Kept,
     Lapped,
@@ -33,6 +34,16 @@ def net(channels, out=None, cond=3, **options):
 
 def coupling(channels=4, **options):
     return AffineCoupling(net(channels, **options))
+
+
+def dynamic(channels=2, cond=6, **options):
+    return AffineCoupling(DynamicFilterNet(channels, cond, spread=1, layers=1, width=8, kernel_size=3, **options), limit=2.0)
+
+
+def lifted(frames=2):
+    """Two levels of frames predicted from their neighbours, as lapflow nests them."""
+    inside = Chain(dynamic(cond=12, frames=frames), Kept(Mixing(2), (0, 2)))
+    return Interleaved(2, Chain(dynamic(frames=frames), Kept(Interleaved(2, inside), (0, 2))))
 
 
 def nested(n_mels=3):
@@ -59,12 +70,17 @@ TRANSFORMS = {
     "Folded pooled": lambda: (Folded(3, coupling(6), bring=pool), 2, 9),
     "Folded ragged": lambda: (Folded(4, coupling(4, cond=12)), 1, 11),
     "Lapped": lambda: (Lapped(4, coupling(4, cond=12)), 1, 16),
+    "Lapped, another window": lambda: (Lapped(4, coupling(4, cond=12), "kbd"), 1, 16),
     "Lapped stereo": lambda: (Lapped(4, coupling(8, cond=12)), 2, 12),
     "Lapped one group": lambda: (Lapped(8, coupling(8, cond=24)), 1, 8),
     "Lapped ragged": lambda: (Lapped(4, coupling(4, cond=12)), 1, 15),
     "Lapped twice": lambda: (Chain(Lapped(4, coupling(4, cond=12)), Lapped(2, coupling(2, cond=6))), 1, 16),
     "Chain": lambda: (Chain(ActNorm(4), Swapped(coupling()), Mixing(4), coupling()), 4, 6),
     "nested": lambda: (nested(), 1, 18),
+    "Interleaved": lambda: (Interleaved(3, coupling(6, cond=9)), 2, 9),
+    "Interleaved ragged": lambda: (Interleaved(2, dynamic()), 2, 7),
+    "lifted": lambda: (lifted(), 2, 12),
+    "lifted, four frames": lambda: (lifted(frames=4), 2, 10),
 }
 
 

@@ -1,8 +1,11 @@
-"""lapflow: affine couplings on the coefficients of a lapped transform, at frame rate.
+"""lapflow: affine couplings on the coefficients of a lapped transform, from coarse to fine in time.
 
 FloWaveNet spends most of its work and of its weights on reading, at every sample, a mel that changes once per frame. In the
 basis of an orthonormal MDCT the mel says directly how large each coefficient is, and couplings run at the rate of frames.
 A change of basis is free: it is orthonormal, so that the likelihood is still that of the waveform.
+
+A few frames are drawn first, by couplings between bands; then the frames half-way between them, given those; and so on.
+Most coefficients thus take part in one coupling only, and every frame is drawn knowing its neighbours on both sides.
 """
 
 from __future__ import annotations
@@ -12,36 +15,59 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from flowavenet.models.base import FlowVocoder
-from flowavenet.nets import FrameNet, MelEncoder
-from flowavenet.transforms import ActNorm, AffineCoupling, Chain, ConditionalScale, Lapped, Mixing
+from flowavenet.nets import DynamicFilterNet, FrameNet, MelEncoder
+from flowavenet.transforms import (
+    ActNorm,
+    AffineCoupling,
+    Chain,
+    ConditionalScale,
+    Folded,
+    Interleaved,
+    Kept,
+    Lapped,
+    Mixing,
+    Transform,
+    pool,
+)
 
 
 @dataclass(frozen=True)
 class LapflowConfig:
     """Sizes of a lapflow."""
 
-    bands: int = 128
+    bands: int = 256
     """Bands of the lapped transform, also its hop in samples."""
-    steps: int = 8
-    """Steps of ActNorm, mixing and coupling."""
+    window: str = "sine"
+    """Of that transform: sine or kbd; none: no transform but a plain fold in time, WaveGlow's squeeze, to compare with."""
+    levels: int = 2
+    """Times that every other frame is predicted from the rest: only one frame in 2^levels takes the steps."""
+    steps: int = 4
+    """Steps of ActNorm, mixing and coupling between bands, for the frames that are left."""
     layers: int = 3
     """Gated layers in the net of each coupling."""
-    width: int = 192
+    width: int = 256
     """Channels inside each net."""
     kernel_size: int = 5
     """Frames that each layer sees, odd."""
+    filter_frames: int = 2
+    """Frames around a predicted one that are filtered, even."""
+    filter_spread: int | None = 2
+    """Bands to either side that are filtered; None: no filters."""
     cond_width: int = 128
     """Features read from the mel, beside the mel itself."""
+    cond_layers: int = 3
+    """Convolutions that read them."""
     mel_shift: float = 5.8
     """Added to the mel, and"""
     mel_scale: float = 0.5
     """then multiplied: natural-log mels of speech come to mean 0 and standard deviation 1."""
-    log_scale_limit: float | None = None
+    log_scale_limit: float | None = 4.0
     """Soft bound on the couplings' log-scales; None: no bound."""
 
 
 class Lapflow(FlowVocoder):
-    """A waveform made noise band by band: its MDCT is scaled by what the mel says, then refined by couplings at frame rate.
+    """A waveform made noise frame by frame: its MDCT is scaled by what the mel says; then every other frame is whitened
+    given the frames around it, level by level; and couplings between bands whiten the few that are left.
 
     Args:
         config: see :class:`LapflowConfig`.
@@ -55,23 +81,37 @@ class Lapflow(FlowVocoder):
         super().__init__(config or LapflowConfig(), n_mels, hop_length)
         config = self.config
         cond_channels = n_mels + config.cond_width
-        self.encoder = MelEncoder(n_mels, config.cond_width)
-
-        def step() -> Chain:
-            net = FrameNet(
-                config.bands // 2, config.bands, cond_channels, layers=config.layers, width=config.width,
-                kernel_size=config.kernel_size,
-            )
-            return Chain(ActNorm(config.bands), Mixing(config.bands), AffineCoupling(net, config.log_scale_limit))
-
+        self.encoder = MelEncoder(n_mels, config.cond_width, config.cond_layers)
         levels = nn.Conv1d(cond_channels, config.bands, 1)
         nn.init.zeros_(levels.weight)
         nn.init.zeros_(levels.bias)
-        self.flow = Lapped(config.bands, Chain(ConditionalScale(levels), *(step() for _ in range(config.steps))))
+        frames = Chain(ConditionalScale(levels), self._frames(config.levels, cond_channels))
+        folded = config.window == "none"
+        self.flow = Folded(config.bands, frames) if folded else Lapped(config.bands, frames, config.window)
+
+    def _frames(self, levels: int, cond_channels: int) -> Transform:
+        """Frames (batch, bands, time) to noise: every other one given its neighbours, ``levels`` times over; then steps."""
+        config, bands = self.config, self.config.bands
+        net = {"layers": config.layers, "width": config.width, "kernel_size": config.kernel_size}
+        if levels:
+            predict = DynamicFilterNet(
+                bands, cond_channels, frames=config.filter_frames, spread=config.filter_spread, **net
+            )
+            rest = Kept(self._frames(levels - 1, cond_channels), (0, bands))
+            return Chain(ActNorm(bands), Interleaved(2, Chain(AffineCoupling(predict, config.log_scale_limit), rest), pool))
+        return Chain(
+            *(
+                Chain(
+                    ActNorm(bands), Mixing(bands),
+                    AffineCoupling(FrameNet(bands // 2, bands, cond_channels, **net), config.log_scale_limit),
+                )
+                for _ in range(config.steps)
+            )
+        )
 
     @property
     def group(self) -> int:
-        return self.config.bands
+        return self.config.bands * 2**self.config.levels
 
     def condition(self, mel: Tensor) -> Tensor:
         steps = -(-mel.shape[-1] * self.hop_length // self.config.bands)

@@ -10,27 +10,36 @@ from torch import Tensor, nn
 class MelEncoder(nn.Module):
     """Read a mel spectrogram with some context, and bring it to the time grid of a coarser transform.
 
-    cond = interpolate([mel, features(mel)]): the mel itself, followed by learned features.
+    h = conv(mel);  then for each further layer  h = h + conv(gelu(h));   cond = interpolate([mel, h])
 
     Args:
         n_mels: bands.
         width: learned features.
+        layers: convolutions.
+        kernel_size: frames that each one sees, odd.
 
     Shape: mel (batch, n_mels, frames) to (batch, n_mels + width, steps); steps are spread evenly over the frames.
     """
 
-    def __init__(self, n_mels: int, width: int):
+    def __init__(self, n_mels: int, width: int, layers: int = 3, kernel_size: int = 5):
         super().__init__()
-        self.first = nn.Conv1d(n_mels, width, 5, padding=2)
-        self.second = nn.Conv1d(width, width, 3, padding=1)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}; a centred convolution needs an odd one")
+        self.layers = nn.ModuleList(
+            nn.Conv1d(width if layer else n_mels, width, kernel_size, padding=kernel_size // 2) for layer in range(layers)
+        )
 
     def forward(self, mel: Tensor, steps: int) -> Tensor:
-        features = self.second(F.gelu(self.first(mel)))
-        return F.interpolate(torch.cat([mel, features.to(mel.dtype)], dim=1), size=steps, mode="linear")
+        first, *further = self.layers
+        h = first(mel)
+        for layer in further:
+            h = h + layer(F.gelu(h))
+        cond = torch.cat([mel, h.to(mel.dtype)], dim=1)
+        return cond if steps == mel.shape[-1] else F.interpolate(cond, size=steps, mode="linear")
 
     def reach(self) -> int:
-        """Frames, either side, that one step depends on."""
-        return 4
+        """Frames, either side, that one step depends on; one of them for the interpolation."""
+        return 1 + sum(layer.padding[0] for layer in self.layers)
 
 
 class FrameNet(nn.Module):

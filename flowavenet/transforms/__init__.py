@@ -4,9 +4,9 @@ from flowavenet.transforms.actnorm import ActNorm
 from flowavenet.transforms.base import Chain, Inverse, Reach, Transform
 from flowavenet.transforms.coupling import AdditiveCoupling, AffineCoupling, ConditionalScale
 from flowavenet.transforms.mixing import Mixing
-from flowavenet.transforms.views import Folded, Kept, Lapped, Swapped, fold, pool, unfold
+from flowavenet.transforms.views import Folded, Interleaved, Kept, Lapped, Swapped, fold, pool, unfold
 
 __all__ = [
-    "ActNorm", "AdditiveCoupling", "AffineCoupling", "Chain", "ConditionalScale", "Folded", "Inverse", "Kept", "Lapped",
-    "Mixing", "Reach", "Swapped", "Transform", "fold", "pool", "unfold",
+    "ActNorm", "AdditiveCoupling", "AffineCoupling", "Chain", "ConditionalScale", "Folded", "Interleaved", "Inverse", "Kept",
+    "Lapped", "Mixing", "Reach", "Swapped", "Transform", "fold", "pool", "unfold",
 ]

@@ -48,7 +48,7 @@ Run = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 class Folded(Transform):
     """Trade time for channels by ``n``, run the inner transform, trade back. The papers call it squeeze.
 
-    A conditioning signal on the same time grid as ``x`` is brought along; a coarser one is handed on as it is.
+    A conditioning signal on the same time grid as ``x`` is brought along; a coarser one is handed on.
 
     Args:
         n: samples per group.
@@ -78,6 +78,8 @@ class Folded(Transform):
             return x, no_log_det(x)
         if cond is not None and cond.shape[-1] == x.shape[-1]:
             cond = self.bring(cond[..., :whole], self.n)
+        elif cond is not None:
+            cond = cond[..., : whole // self.n]                        # it may have a column for the ragged end
         y, log_det = run(self.analyse(x[..., :whole]), cond)
         return torch.cat([self.synthesise(y), x[..., whole:]], dim=-1), log_det
 
@@ -91,6 +93,22 @@ class Folded(Transform):
 
     def reach(self) -> Reach:
         return self.inner.reach().on_finer_grid(self.n)
+
+
+class Interleaved(Folded):
+    """A fold whose channels come in blocks, one for each phase: the even frames, then the odd ones (``n`` = 2).
+
+    So a coupling inside reads whole frames to change the whole frames between them, and ``Kept`` sends every ``n``-th
+    frame on. Nested, this is the lifting scheme: sampling goes from coarse to fine in time.
+
+    Sweldens, "The lifting scheme: a construction of second generation wavelets", 1998.
+    """
+
+    def analyse(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.n)).permute(0, 3, 1, 2).flatten(1, 2)
+
+    def synthesise(self, y: Tensor) -> Tensor:
+        return y.unflatten(1, (self.n, -1)).permute(0, 2, 3, 1).flatten(2)
 
 
 class Lapped(Folded):
@@ -110,19 +128,20 @@ class Lapped(Folded):
     Args:
         n: bands, even; also the hop in samples.
         inner: a transform of ``(batch, channels * n, time / n)``, channel-major as in :class:`Folded`.
+        window: ``sine``, or ``kbd`` (Kaiser-Bessel derived, alpha 4): less leakage far off, more nearby.
 
     Princen, Johnson, Bradley, "Subband/transform coding using filter bank designs based on time domain aliasing
     cancellation", ICASSP 1987; Malvar, "Signal Processing with Lapped Transforms", 1992 (the factorisation).
     """
 
-    def __init__(self, n: int, inner: Transform):
+    def __init__(self, n: int, inner: Transform, window: str = "sine"):
         if n < 2 or n % 2:
             raise ValueError(f"a lapped transform needs an even number of bands, got {n}")
         super().__init__(n, inner)
         position = torch.arange(n, dtype=torch.float64) + 0.5
         dct = math.sqrt(2 / n) * torch.cos(math.pi / n * position[:, None] * position[None, :])
-        # sine window: its value j + 1/2 samples after a boundary is cos(angle[j])
-        angle = math.pi / 4 - math.pi / (2 * n) * position[: n // 2]
+        # the window's value j + 1/2 samples after a boundary is cos(angle[j]), before it sin(angle[j])
+        angle = torch.acos(_rising(window, n)[n // 2 :])
         # Kept in float64 whatever the model is cast to: rounding them would cost orthonormality.
         self._constants = dct, torch.cos(angle), torch.sin(angle)
 
@@ -166,6 +185,16 @@ class Lapped(Folded):
     def reach(self) -> Reach:
         # a sample hears its own group and one neighbour, on the way in and on the way out
         return (self.inner.reach() + (2, 2)).on_finer_grid(self.n)
+
+
+def _rising(window: str, n: int) -> Tensor:
+    """The rising half (n,) of a window of 2n samples whose squares, n samples apart, add to one."""
+    if window == "sine":
+        return torch.sin(math.pi / (2 * n) * (torch.arange(n, dtype=torch.float64) + 0.5))
+    if window == "kbd":
+        kaiser = torch.kaiser_window(n + 1, periodic=False, beta=4 * math.pi, dtype=torch.float64)
+        return torch.sqrt(kaiser.cumsum(0)[:n] / kaiser.sum())
+    raise ValueError(f"window {window!r} is not known; choose one of: sine, kbd")
 
 
 class Swapped(Transform):
