@@ -1,14 +1,18 @@
 """Audio files in and out, and the mel spectrogram in each published convention."""
 
 from flowavenet.audio.conventions import CONVENTIONS, convention, mel_settings
+from flowavenet.audio.denoising import BiasDenoiser
 from flowavenet.audio.files import AudioInfo, audio_info, list_audio, load_audio, save_audio, write_atomically
+from flowavenet.audio.matching import MelMatching
 from flowavenet.audio.mel import MelSettings, MelSpectrogram, mel_filter_bank
 from flowavenet.audio.melfiles import MEL_SUFFIXES, load_mel
 
 __all__ = [
     "AudioInfo",
+    "BiasDenoiser",
     "CONVENTIONS",
     "MEL_SUFFIXES",
+    "MelMatching",
     "MelSettings",
     "MelSpectrogram",
     "audio_info",

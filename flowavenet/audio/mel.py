@@ -19,6 +19,11 @@ LOGS: dict[str, Callable[[Tensor], Tensor]] = {
     "log10": torch.log10,
     "db": lambda x: 20.0 * torch.log10(x),
 }
+EXPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "ln": torch.exp,
+    "log10": lambda x: 10.0**x,
+    "db": lambda x: 10.0 ** (x / 20.0),
+}
 # Added to the squared magnitude before the root, so that the gradient at digital silence is 0 and not NaN.
 # Small enough that a magnitude just above the usual floors is still right to 1e-6.
 TINY = 1e-14
@@ -169,6 +174,12 @@ class MelSpectrogram(nn.Module):
             mel = LOGS[settings.log]((self.filter_bank @ bands).clamp(min=settings.floor))
             mel = (mel + settings.offset) * settings.scale
             return mel if settings.clip is None else mel.clamp(*settings.clip)
+
+    def energies(self, mel: Tensor) -> Tensor:
+        """Undo the logarithm: what each band gathered, ``filter_bank @ magnitude ** power``, at least `floor`."""
+        settings = self.settings
+        mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
+        return EXPS[settings.log](mel / settings.scale - settings.offset).clamp(min=settings.floor)
 
     def normalise(self, wave: Tensor) -> Tensor:
         """Scale each row of wave (batch, samples) to the convention's peak, if it has one; silence stays."""
