@@ -38,25 +38,34 @@ def save_checkpoint(
         facts: anything to record of the training (steps, corpus, scores): goes into config.yaml and the card.
         dtype: of the large weights in the file; half precision halves it.
     """
-    names = [name for name, cls in MODELS.items() if type(model) is cls]
-    if not names:
+    if type(model) not in MODELS.values():
         raise ValueError(f"{folder}: cannot save a {type(model).__name__}; known models are {', '.join(sorted(MODELS))}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "format": FORMAT,
-        "model": names[0],
-        "config": dataclasses.asdict(model.config),
-        "mel": {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(mel).items()},
-        "training": facts or {},
-    }
-
     def stored(value: Tensor) -> Tensor:
         large = value.is_floating_point() and value.numel() > SMALL
         return value.detach().to("cpu", dtype if large else None).contiguous()
 
     with write_atomically(folder / WEIGHTS) as temporary:
         save_file({key: stored(value) for key, value in model.state_dict().items()}, temporary)
+    _describe(folder, model, mel, facts or {})
+
+
+def update_facts(folder: str | os.PathLike, facts: dict[str, Any]) -> None:
+    """Add to what a checkpoint folder says of itself, or replace it; the weights stay as they are."""
+    model, mel, known = load_checkpoint(folder)
+    _describe(Path(folder), model, mel, known | facts)
+
+
+def _describe(folder: Path, model: FlowVocoder, mel: MelSettings, facts: dict[str, Any]) -> None:
+    """Write all of a checkpoint folder but the weights."""
+    content = {
+        "format": FORMAT,
+        "model": next(name for name, cls in MODELS.items() if type(model) is cls),
+        "config": dataclasses.asdict(model.config),
+        "mel": {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(mel).items()},
+        "training": facts,
+    }
     with write_atomically(folder / CONFIG) as temporary:
         temporary.write_text(yaml.safe_dump(content, sort_keys=False))
     with write_atomically(folder / CARD) as temporary:
@@ -115,12 +124,16 @@ def model_card(name: str, model: FlowVocoder, content: dict[str, Any]) -> str:
         "audio": f"{mel['sample_rate']} Hz, one channel",
         "mel": f"{mel['n_mels']} bands, {mel['f_min']:g}-{mel['f_max']:g} Hz, hop {mel['hop_length']}, "
         f"window {mel['win_length']}, log {mel['log']}",
-    } | {key.replace("_", " "): value for key, value in content["training"].items()}
+    } | {key.replace("_", " "): _plain(value) for key, value in content["training"].items()}
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return (
         f"# {name}\n\nAn exact-likelihood flow vocoder: mel spectrogram in, waveform out.\n\n"
         f"```\nflowavenet vocode MEL_OR_AUDIO -o out --checkpoint {name}\n```\n\n| | |\n|---|---|\n{table}\n"
     )
+
+
+def _plain(value: Any) -> Any:
+    return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
 
 
 def _line(error: Exception) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from flowavenet.batch import end, find_files, for_each, once, one_line, progress_bar, unique_stems
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -15,7 +17,10 @@ app = typer.Typer(
 )
 
 Checkpoint = Annotated[str, typer.Option(help="A shipped checkpoint by name, or a checkpoint folder. [default: shipped]")]
+Precision = Annotated[str, typer.Option(help="Of the nets: float32 or bfloat16.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+
+TEMPERATURES = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
 @app.command()
@@ -23,8 +28,17 @@ def vocode(
     inputs: Annotated[list[Path], typer.Argument(help="Mel files (.npy .pt .safetensors), audio files, or folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for <stem>.wav; made if missing.")],
     checkpoint: Checkpoint = "",
-    temperature: Annotated[float, typer.Option(min=0.0, help="Standard deviation of the noise.")] = 0.8,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="Standard deviation of the noise. [default: the checkpoint's]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same samples.")] = 0,
+    match: Annotated[
+        int | None, typer.Option(min=0, help="Rounds that bring the sample to exactly this mel; 0: none. [the checkpoint's]")
+    ] = None,
+    denoise: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="How much of the model's hum in silence to take out.")
+    ] = 0.0,
+    precision: Precision = "float32",
     picture: Annotated[bool, typer.Option(help="Also write <stem>.png: the mel asked for, and that of the result.")] = False,
     device: Device = "cpu",
 ) -> None:
@@ -34,8 +48,8 @@ def vocode(
     from flowavenet.audio import MEL_SUFFIXES, load_audio, load_mel, save_audio
     from flowavenet.vocoder import Vocoder
 
-    files = _unique_stems(_files(inputs, MEL_SUFFIXES))
-    vocoder = Vocoder.from_pretrained(checkpoint or None, device)
+    files = unique_stems(find_files(inputs, MEL_SUFFIXES))
+    vocoder = Vocoder.from_pretrained(checkpoint or None, device, precision)
     out.mkdir(parents=True, exist_ok=True)
     spent = made = 0.0
 
@@ -46,7 +60,7 @@ def vocode(
         else:
             mel = vocoder.mel(vocoder.normalise(load_audio(file, vocoder.sample_rate)))
         start = time.perf_counter()
-        wave = vocoder(mel, temperature, seed)
+        wave = vocoder(mel, temperature, seed, match, denoise)
         spent += time.perf_counter() - start
         made += wave.shape[1] / vocoder.sample_rate
         save_audio(out / f"{file.stem}.wav", wave, vocoder.sample_rate)
@@ -56,11 +70,11 @@ def vocode(
             panels = [("asked for", mel[0]), ("made", vocoder.mel(wave)[0])]
             save_spectrograms(out / f"{file.stem}.png", panels, vocoder.settings)
 
-    failed = _for_each(files, one, "vocoding")
+    failed = for_each(files, one, "vocoding")
     if made:
         good = len(files) - len(failed)
         print(f"{good} files, {made:.1f} s of audio in {spent:.1f} s: RTF {spent / made:.3f} ({device}) -> {out}")
-    _end(failed, len(files))
+    end(failed, len(files))
 
 
 @app.command(
@@ -86,16 +100,16 @@ def prepare(
     """Check a corpus, file by file, and bring it to one format; run again, it goes on where it stopped."""
     from flowavenet.training.corpus import prepare_corpus
 
-    with _progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("preparing", total=None)
         report = prepare_corpus(
             corpus, out, sample_rate, min_seconds=min_seconds, valid_fraction=valid_fraction,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for path, reason in report.doubtful:
-        print(f"kept, but look at it: {_once(path, reason)}")
+        print(f"kept, but look at it: {once(path, reason)}")
     print(f"{report.kept} clips, {report.seconds / 3600:.2f} h at {sample_rate} Hz -> {out}/manifest.csv")
-    _end([_once(path, reason) for path, reason in report.skipped], report.kept + len(report.skipped))
+    end([once(path, reason) for path, reason in report.skipped], report.kept + len(report.skipped))
 
 
 @app.command()
@@ -115,7 +129,7 @@ def score(
 
     if dequantisation < 0:
         raise ValueError(f"--dequantisation is {dequantisation}; the width of a noise is at least 0")
-    files = _files(inputs)
+    files = find_files(inputs)
     vocoder = Vocoder.from_pretrained(checkpoint or None, device)
     level = "as recorded" if vocoder.settings.peak is None else f"peak {vocoder.settings.peak}"
     print(f"# {vocoder.sample_rate} Hz, level {level}, uniform dequantisation of width {dequantisation:.6g}")
@@ -128,7 +142,7 @@ def score(
         bits = f"{bits_per_sample(nats, dequantisation):11.4f}" if dequantisation else f"{'-':>11}"
         print(f"{nats:11.4f}  {bits}  {wave.shape[1] / vocoder.sample_rate:7.2f}  {file}", flush=True)
 
-    _end(_for_each(files, one), len(files))
+    end(for_each(files, one), len(files))
 
 
 @app.command()
@@ -137,6 +151,8 @@ def benchmark(
     seconds: Annotated[float, typer.Option(help="Of audio to make.")] = 5.0,
     repeats: Annotated[int, typer.Option(help="Runs; the median counts.")] = 5,
     batch: Annotated[int, typer.Option(help="Items at once.")] = 1,
+    match: Annotated[int | None, typer.Option(min=0, help="Rounds of mel matching. [default: the checkpoint's]")] = None,
+    precision: Precision = "float32",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
     device: Device = "cpu",
 ) -> None:
@@ -148,7 +164,7 @@ def benchmark(
     from flowavenet.vocoder import DEFAULT, Vocoder
 
     figures = {"checkpoint": checkpoint or DEFAULT}
-    figures |= measure(Vocoder.from_pretrained(checkpoint or None, device), seconds, repeats, batch)
+    figures |= measure(Vocoder.from_pretrained(checkpoint or None, device, precision), seconds, repeats, batch, match)
     for name, value in figures.items():
         print(f"{name:12} {value:.4g}" if isinstance(value, float) else f"{name:12} {value}")
     if json_file:
@@ -168,7 +184,7 @@ def evaluate(
     from flowavenet.audio import write_atomically
     from flowavenet.evaluation.folders import evaluate_folders, summary, table
 
-    with _progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None)
         rows = evaluate_folders(
             reference, folders, progress=lambda done, total: bar.update(task, completed=done, total=total)
@@ -180,69 +196,57 @@ def evaluate(
             temporary.write_text(json.dumps({"summary": medians, "files": rows}, indent=2, default=str) + "\n")
 
 
-def _files(inputs: Iterable[Path], more_suffixes: tuple[str, ...] = ()) -> list[Path]:
-    """Files as given, and of folders all audio (and mel) files in them."""
-    from flowavenet.audio import list_audio
+@app.command()
+def tune(
+    inputs: Annotated[list[Path], typer.Argument(help="Recordings, folders, prepared corpora (their valid part).")],
+    checkpoint: Checkpoint = "",
+    temperature: Annotated[list[float], typer.Option(help="A candidate; give it several times.")] = TEMPERATURES,
+    match: Annotated[int | None, typer.Option(min=0, help="Rounds of mel matching. [default: the checkpoint's]")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="So many recordings at most, spread evenly.")] = 12,
+    write: Annotated[bool, typer.Option(help="Keep the choice in the checkpoint folder.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Choose a checkpoint's temperature by how recordings that it was not trained on come out."""
+    from flowavenet.audio import load_audio
+    from flowavenet.checkpoint import update_facts
+    from flowavenet.evaluation.metrics import METRICS
+    from flowavenet.evaluation.tuning import temperatures
+    from flowavenet.vocoder import DEFAULT, Vocoder, find_checkpoint
+
+    files = _valid_files(inputs)
+    files = files[:: -(-len(files) // limit)]
+    vocoder = Vocoder.from_pretrained(checkpoint or None, device)
+    waves = [vocoder.normalise(load_audio(file, vocoder.sample_rate)) for file in files]
+    match = vocoder.synthesis["match"] if match is None else match
+    with progress_bar() as bar:
+        task = bar.add_task("tuning", total=None)
+        rows = temperatures(
+            vocoder, waves, temperature, match, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    print(f"# means over {len(files)} recordings, {match} rounds of matching")
+    print("  ".join(["temperature", "rank", *METRICS]))
+    for row in rows:
+        cells = [f"{row['temperature']:11.2f}", f"{row['rank']:4.1f}"]
+        print("  ".join(cells + [f"{row[name]:{len(name)}.3f}" for name in METRICS]))
+    best = min(rows, key=lambda row: row["rank"])["temperature"]
+    print(f"best: temperature {best:g}")
+    if write:
+        folder = find_checkpoint(checkpoint or DEFAULT)
+        update_facts(folder, {"synthesis": {"temperature": best, "match": match}})
+        print(f"-> {folder}")
+
+
+def _valid_files(inputs: Iterable[Path]) -> list[Path]:
+    """As :func:`find_files`; but of a manifest, or a folder with one, the clips of its valid part."""
+    from flowavenet.training.corpus import read_corpus
 
     files: list[Path] = []
     for path in inputs:
-        if not path.is_dir():
-            files.append(path)
-            continue
-        found = list_audio(path) + [file for file in path.rglob("*") if file.suffix.lower() in more_suffixes]
-        if not found:
-            raise ValueError(f"{path}: no audio{' or mel' if more_suffixes else ''} files in this folder or below")
-        files += sorted(found)
+        if path.suffix == ".csv" or (path / "manifest.csv").is_file():
+            files += [clip.path for clip in read_corpus(path) if clip.split == "valid"]
+        else:
+            files += find_files([path])
     return files
-
-
-def _unique_stems(files: list[Path]) -> list[Path]:
-    """Refuse two inputs whose results would have one name."""
-    seen: dict[str, Path] = {}
-    for file in files:
-        if file.stem in seen:
-            raise ValueError(f"{file}: its result would overwrite that of {seen[file.stem]}; vocode them into two folders")
-        seen[file.stem] = file
-    return files
-
-
-def _for_each(files: list[Path], work: Callable[[Path], None], title: str = "") -> list[str]:
-    """Do the work on every file, past bad ones; what went wrong, a line each."""
-    failed = []
-    with _progress(disable=not title) as bar:
-        for file in bar.track(files, description=title):
-            try:
-                work(file)
-            except (ValueError, OSError, RuntimeError) as error:       # the last: torch is out of memory
-                failed.append(_once(file, _line(error)))
-    return failed
-
-
-def _progress(disable: bool = False) -> Any:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    return Progress(console=Console(stderr=True), disable=disable or not sys.stderr.isatty(), transient=True)
-
-
-def _end(failed: list[str], total: int) -> None:
-    """List the failures, if any, and leave with exit code 2."""
-    for line in failed:
-        print(f"error: {line}", file=sys.stderr)
-    if failed:
-        print(f"{len(failed)} of {total} files failed", file=sys.stderr)
-        raise typer.Exit(2)
-
-
-def _once(path: Path, reason: str) -> str:
-    return reason if str(path) in reason else f"{path}: {reason}"
-
-
-def _line(error: BaseException) -> str:
-    text = str(error)
-    if "Original Traceback" in text:                                   # from a data worker: its last line says what it was
-        text = text.strip().splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split()) or type(error).__name__
 
 
 def main() -> None:
@@ -250,7 +254,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowavenet.audio import MelSettings, MelSpectrogram
+from flowavenet.audio import BiasDenoiser, MelMatching, MelSettings, MelSpectrogram
 from flowavenet.checkpoint import load_checkpoint, save_checkpoint
 from flowavenet.models import FlowVocoder
 
 DEFAULT = "lapflow-speech-22k"
 """The shipped checkpoint that :meth:`Vocoder.from_pretrained` takes when none is named."""
+SYNTHESIS: dict[str, Any] = {"temperature": 0.8, "match": 8}
+"""How to synthesise with a checkpoint that does not say (``facts["synthesis"]``, written by ``flowavenet tune``)."""
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class Vocoder(nn.Module):
@@ -34,24 +37,35 @@ class Vocoder(nn.Module):
     Args:
         model: a flow.
         mel: the settings of the mels it was trained on.
-        facts: what is known of its training.
+        facts: what is known of its training, and under ``synthesis`` how it sounds best.
+        precision: of the work in the nets when sampling, ``float32`` or ``bfloat16``; weights and signals stay float32.
     """
 
-    def __init__(self, model: FlowVocoder, mel: MelSettings, facts: dict[str, Any] | None = None):
+    def __init__(
+        self, model: FlowVocoder, mel: MelSettings, facts: dict[str, Any] | None = None, precision: str = "float32"
+    ):
         super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {precision!r} is not known; choose one of: {', '.join(PRECISIONS)}")
         self.model = model.eval()
         self.spectrogram = MelSpectrogram(mel)
+        self.matching = MelMatching(self.spectrogram)
         self.facts = facts or {}
+        self.precision = precision
+        self.denoiser: BiasDenoiser | None = None
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike | None = None, device: str | torch.device = "cpu") -> Vocoder:
+    def from_pretrained(
+        cls, source: str | os.PathLike | None = None, device: str | torch.device = "cpu", precision: str = "float32"
+    ) -> Vocoder:
         """A vocoder from a checkpoint.
 
         Args:
             source: the name of a shipped checkpoint, or a checkpoint folder; None: the shipped default.
             device: where it will work.
+            precision: of the nets when sampling: ``float32`` or ``bfloat16``.
         """
-        vocoder = cls(*load_checkpoint(find_checkpoint(source or DEFAULT)))
+        vocoder = cls(*load_checkpoint(find_checkpoint(source or DEFAULT)), precision=precision)
         try:
             return vocoder.to(device)
         except (RuntimeError, AssertionError) as error:                # torch's ways to say that it is not there
@@ -82,17 +96,45 @@ class Vocoder(nn.Module):
         """Analyse audio: wave (batch, samples) to mel (batch, n_mels, frames), frames = ceil(samples / hop_length)."""
         return self.spectrogram(wave.to(self.device))
 
+    @property
+    def synthesis(self) -> dict[str, Any]:
+        """The ``temperature`` and the rounds of mel matching, ``match``, that this checkpoint is used with by default."""
+        return SYNTHESIS | self.facts.get("synthesis", {})
+
     @torch.no_grad()
-    def forward(self, mel: Tensor, temperature: float = 0.8, seed: int | None = None) -> Tensor:
+    def forward(
+        self, mel: Tensor, temperature: float | None = None, seed: int | None = None, match: int | None = None,
+        denoise: float = 0.0,
+    ) -> Tensor:
         """Synthesise: mel (batch, n_mels, frames) to wave (batch, frames * hop_length).
 
         Args:
-            temperature: standard deviation of the noise. Lower is duller and steadier, higher livelier and rougher.
+            temperature: standard deviation of the noise. Lower is duller and steadier, higher livelier and rougher. None:
+                the checkpoint's.
             seed: of the noise; the same seed gives the same samples. None: a new one each time.
+            match: rounds of :class:`~flowavenet.audio.MelMatching`, which bring the flow's sample to exactly this mel; 0:
+                the sample as it is, what ``model.sample`` draws. None: the checkpoint's.
+            denoise: how much of the hum that the model makes of silence to take out, 0 to 1.
         """
         generator = torch.Generator(self.device)
         generator.seed() if seed is None else generator.manual_seed(seed)
-        return self.model.sample(mel.to(self.device), temperature, generator)
+        temperature = self.synthesis["temperature"] if temperature is None else temperature
+        mel = mel.to(self.device)
+        wave = self._sample(mel, temperature, generator)
+        if denoise:
+            wave = self._denoiser()(wave, denoise)
+        return self.matching(wave, mel, self.synthesis["match"] if match is None else match)
+
+    def _sample(self, mel: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+        half = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, half, enabled=half is not None):
+            return self.model.sample(mel, temperature, generator)
+
+    def _denoiser(self) -> BiasDenoiser:
+        if self.denoiser is None:
+            silence = self.mel(torch.zeros(1, 32 * self.settings.n_fft))
+            self.denoiser = BiasDenoiser(self._sample(silence, 0.0, torch.Generator(self.device))[0])
+        return self.denoiser
 
     @torch.no_grad()
     def encode(self, wave: Tensor, mel: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from conftest import CLIPS
 
-from flowavenet import cli
+from flowavenet import Vocoder, cli
 
 DATA = Path(__file__).parent / "data"
 
@@ -145,6 +145,23 @@ def test_score_prints_what_the_library_computes(flowavenet, tiny):
     assert code == 0 and len(rows) == 2 and rows[0][3] == str(CLIPS[0])
     assert float(rows[0][0]) == pytest.approx(nats, abs=1e-4)
     assert float(rows[0][1]) == pytest.approx(15 - nats / np.log(2), abs=1e-3)
+
+
+def test_tune_chooses_and_keeps_a_temperature(flowavenet, tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "mine")
+    weights = (tmp_path / "mine" / "model.safetensors").read_bytes()
+    candidates = ["--temperature", "0.4", "--temperature", "0.9"]
+    words = ["tune", CLIPS[0], "--checkpoint", tmp_path / "mine", *candidates, "--match", "1"]
+    code, said, _ = flowavenet(*words)
+    assert code == 0 and "0.40" in said and "0.90" in said and left(tmp_path / "mine") == left(tiny)
+    assert "synthesis" not in (tmp_path / "mine" / "config.yaml").read_text()
+    assert flowavenet(*words, "--write")[0] == 0
+    kept = Vocoder.from_pretrained(tmp_path / "mine")
+    assert kept.synthesis["match"] == 1 and f"best: temperature {kept.synthesis['temperature']:g}" in said
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == weights and "temperature" in (
+        tmp_path / "mine" / "README.md").read_text()
+    mel = kept.mel(torch.randn(1, 5000) / 100)
+    assert torch.equal(kept(mel, seed=0), kept(mel, kept.synthesis["temperature"], 0, 1))
 
 
 def test_prepare_checks_converts_and_reports(flowavenet, tmp_path):

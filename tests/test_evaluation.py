@@ -10,8 +10,11 @@ import torch
 from conftest import CLIPS
 
 from flowavenet import cli, load_audio, save_audio
+from flowavenet.evaluation.artefacts import tonal_lines, tremble
 from flowavenet.evaluation.folders import evaluate_folders, summary, table
 from flowavenet.evaluation.metrics import METRICS, RESOLUTIONS, mr_stft_log_magnitude, score, spectral_convergence
+from flowavenet.evaluation.tuning import CRITERIA, temperatures
+from flowavenet.vocoder import Vocoder
 
 RATE = 22050
 
@@ -28,7 +31,7 @@ def identity(clip):
 
 def test_a_recording_is_itself(identity):
     assert identity["pesq_wb"] > 4.5 and identity["stoi"] == pytest.approx(1)
-    assert identity["mr_stft_log_magnitude"] == identity["log_mel_l1"] == identity["spectral_convergence"] == 0
+    assert all(identity[name] == 0 for name in METRICS if name not in ("pesq_wb", "stoi"))
 
 
 def test_level_and_a_last_hop_do_not_count(clip, identity):
@@ -40,7 +43,7 @@ def test_level_and_a_last_hop_do_not_count(clip, identity):
 def test_noise_is_worse_on_every_metric_the_more_there_is(clip):
     noise = clip.std() * torch.randn(len(clip), generator=torch.Generator().manual_seed(0))
     some, much = score(clip, clip + 0.03 * noise, RATE), score(clip, clip + noise, RATE)
-    for name in METRICS:
+    for name in CRITERIA:
         better = (some[name] > much[name]) if name in ("pesq_wb", "stoi") else (some[name] < much[name])
         assert better, name
     assert score(clip, noise, RATE)["stoi"] < 0.5
@@ -78,6 +81,33 @@ def test_stft_distances_are_their_formulas():
     assert spectral_convergence(*pair, RATE) == pytest.approx(np.mean(convergences), rel=1e-6)
 
 
+@pytest.mark.parametrize("period", [128, 256, 512])
+def test_what_repeats_every_hop_shows_as_lines(clip, period):
+    ticks = torch.zeros_like(clip)
+    ticks[::period] = 0.1 * clip.std()
+    assert tonal_lines(clip, clip + ticks, RATE) > 1
+    uneven = torch.zeros_like(clip)                                    # as many ticks, as loud, but they do not repeat
+    uneven[torch.randperm(len(clip))[: len(clip) // period]] = 0.1 * clip.std()
+    assert abs(tonal_lines(clip, clip + uneven, RATE)) < 0.5
+
+
+def test_a_trembling_voice_shows(clip):
+    t = torch.arange(len(clip)) / RATE
+    some, much = (tremble(clip, clip * (1 + depth * torch.sin(2 * torch.pi * 30 * t)), RATE) for depth in (0.1, 0.4))
+    assert 0 < some < much and much > 0.5
+    assert abs(tremble(clip, clip * (1 + 0.4 * torch.sin(2 * torch.pi * t)), RATE)) < 0.1  # loudness may change slowly
+
+
+def test_temperatures_are_ranked_by_all_criteria(tiny, clip):
+    vocoder = Vocoder.from_pretrained(tiny)
+    rows = temperatures(vocoder, [clip[None, :22016], clip[None, 22016:44032]], [0.0, 0.5, 5.0], match=0)
+    made = vocoder(vocoder.mel(clip[None, :22016]), 0.5, seed=0, match=0)[0]
+    other = vocoder(vocoder.mel(clip[None, 22016:44032]), 0.5, seed=0, match=0)[0]
+    a, b = score(clip[:22016], made, RATE), score(clip[22016:44032], other, RATE)
+    assert rows[1]["log_mel_l1"] == pytest.approx((a["log_mel_l1"] + b["log_mel_l1"]) / 2)
+    assert all(1 <= row["rank"] <= 3 for row in rows) and len({row["rank"] for row in rows}) > 1
+
+
 def test_silence_does_not_break_it(clip):
     zeros = torch.zeros(len(clip))
     for pair in ((clip, zeros), (zeros, clip), (zeros, zeros)):
@@ -88,7 +118,7 @@ def test_a_missing_library_is_a_blank(clip, monkeypatch):
     for name in ("pesq", "pystoi"):
         monkeypatch.setitem(sys.modules, name, None)
     found = score(clip, clip, RATE)
-    assert math.isnan(found["pesq_wb"]) and math.isnan(found["stoi"]) and found["log_mel_l1"] == 0
+    assert all(math.isnan(found[name]) for name in ("pesq_wb", "stoi")) and found["log_mel_l1"] == 0
 
 
 @pytest.fixture

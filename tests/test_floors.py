@@ -14,7 +14,7 @@ FLOOR = {
     "transforms": 0, "nets": 0, "losses": 0, "audio": 0,
     "models": 1,
     "checkpoint": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
-    "training": 3, "evaluation": 3, "benchmark": 3, "export": 3,
+    "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 3,
     "cli": 4, "demo": 4, "serve": 4,
     "__init__": 4,
 }
@@ -26,7 +26,7 @@ THIRD_PARTIES = {
     "benchmark": BASIC, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
     "plots": BASIC | {"matplotlib"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
-    "cli": BASIC | {"typer", "rich"},
+    "cli": BASIC | {"typer"}, "batch": {"rich"},
     "__init__": set(),
 }
 FLOOR_0_ALONE = {"transforms", "nets", "losses", "audio"}

@@ -38,8 +38,31 @@ def test_seed_decides_the_samples(vocoder):
 def test_sampled_noise_is_what_encode_finds(vocoder):
     mel = torch.randn(1, 80, 50) - 5
     for temperature in (0.5, 0.8):
-        wave = vocoder(mel, temperature, seed=0)
+        wave = vocoder(mel, temperature, seed=0, match=0)
         assert vocoder.encode(wave, mel).std().item() == pytest.approx(temperature, rel=0.05)
+
+
+def test_matching_brings_the_sample_to_its_mel(vocoder, speech):
+    mel = vocoder.mel(speech)
+    distances = [(vocoder.mel(vocoder(mel, seed=0, match=rounds)) - mel).abs().mean() for rounds in (0, 4, 16)]
+    assert distances[0] > 2 * distances[1] > 2 * distances[2] > 0
+    assert torch.equal(vocoder(mel, seed=0), vocoder(mel, vocoder.synthesis["temperature"], 0, vocoder.synthesis["match"]))
+
+
+def test_denoising_takes_out_what_is_made_of_silence(tiny):
+    vocoder = Vocoder.from_pretrained(tiny)
+    silence = vocoder.mel(torch.zeros(1, 40 * 256))
+    power = [vocoder(silence, 0.0, 0, match=0, denoise=strength).square().mean() for strength in (0.0, 0.5, 1.0)]
+    assert power[0] > 2 * power[1] and power[2] < 0.05 * power[0]
+
+
+def test_bfloat16_is_close_and_other_precisions_are_refused(tiny, speech):
+    exact, half = Vocoder.from_pretrained(tiny), Vocoder.from_pretrained(tiny, precision="bfloat16")
+    mel = exact.mel(speech)
+    a, b = exact(mel, seed=0, match=0), half(mel, seed=0, match=0)
+    assert b.dtype == torch.float32 and 0 < (a - b).square().mean() < 0.01 * a.square().mean()
+    with pytest.raises(ValueError, match="float32, bfloat16"):
+        Vocoder.from_pretrained(tiny, precision="float16")
 
 
 def test_nothing_keeps_gradients(vocoder, speech):

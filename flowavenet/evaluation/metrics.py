@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flowavenet.audio import MelSettings, MelSpectrogram
+from flowavenet.evaluation.artefacts import tonal_lines, tremble
 
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 """(FFT size, hop, window) of the multi-resolution distances, samples at 22,050 Hz; Yamamoto et al., 2020,
@@ -91,6 +92,8 @@ METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {
     "mr_stft_log_magnitude": mr_stft_log_magnitude,
     "spectral_convergence": spectral_convergence,
     "log_mel_l1": log_mel_l1,
+    "tonal_lines_db": tonal_lines,
+    "tremble_db": tremble,
 }
 
 
