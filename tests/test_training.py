@@ -153,8 +153,8 @@ def losses(run):
     for file in sorted(run.glob("events*"), key=lambda f: f.stat().st_mtime):
         events = EventAccumulator(str(file))
         events.Reload()
-        for event in events.Scalars("train/nats_per_sample"):
-            curve[event.step] = event.value
+        if "train/nats_per_sample" in events.Tags()["scalars"]:            # the validation at the end has its own file
+            curve |= {event.step: event.value for event in events.Scalars("train/nats_per_sample")}
     return curve
 
 
@@ -225,6 +225,19 @@ def test_fit_leaves_a_vocoder_at_the_averaged_weights(corpus, tmp_path):
     assert "valid/bits_per_sample" in tags["scalars"] and any("lr" in tag for tag in tags["scalars"])
 
 
+def test_the_average_forgets_the_start_and_then_has_its_decay():
+    from flowavenet.training.callbacks import MovingAverage
+
+    average = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(1, 1), **MovingAverage(0.5)._kwargs)
+    model, expected = torch.nn.Linear(1, 1), None
+    for n in range(12):
+        torch.nn.init.constant_(model.weight, float(n))
+        average.update_parameters(model)
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = 0.0 if n == 0 else expected + (1 - decay) * (n - expected)
+        assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_log_dets_of_the_blocks_add_up():
     from flowavenet.training.callbacks import log_dets
 
@@ -285,6 +298,75 @@ def test_schedule_is_the_published_one():
     module = LikelihoodTraining("flowavenet", TINY, decay_steps=10, warmup_steps=4)
     factor = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
     assert [factor(step) for step in (0, 1, 3, 9, 10, 25)] == [0.25, 0.5, 1.0, 1.0, 0.5, 0.25]
+
+
+def test_throughput_is_logged(corpus, tmp_path):
+    from flowavenet.training.fit import fit
+
+    more = ["--trainer.max_steps", "6", "--trainer.limit_val_batches", "0", "--throughput.every", "3"]
+    trainer = fit(arguments(corpus, tmp_path, *more))
+    assert 0 < trainer.callback_metrics["speed/audio_seconds_per_second"] < 1e4
+    assert 0 < trainer.callback_metrics["speed/share_of_peak"] < 1
+
+
+@pytest.mark.parametrize("name", ["lapflow", "flowavenet"])
+def test_a_training_step_is_one_graph(name):
+    """What ``compile`` hands to the compiler has no break in it, and computes the same."""
+    from flowavenet.models import build
+
+    small = {"bands": 16, "steps": 1, "layers": 1, "width": 8, "cond_width": 4}
+    model = shake(build(name, small if name == "lapflow" else TINY, 80, 256))
+    wave, mel = torch.randn(2, 2048) / 10, torch.randn(2, 80, 8)
+    model(wave, mel)                                                   # ActNorm is initialised outside, see on_train_start
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(wave, mel), model(wave, mel), rtol=1e-4, atol=1e-2)
+
+
+def rates(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return [event.value for event in events.Scalars("lr-AdamW")]
+
+
+def test_cosine_falls_to_the_end_of_the_run(corpus, tmp_path):
+    from flowavenet.training.fit import fit
+
+    more = ["--model.schedule", "cosine", "--model.learning_rate", "1e-3", "--model.warmup_steps", "2"]
+    fit(arguments(corpus, tmp_path, *more, "--trainer.max_steps", "9", "--trainer.limit_val_batches", "0"))
+    cosine = [0.03 + 0.97 * (1 + math.cos(math.pi * step / 9)) / 2 for step in range(9)]
+    assert rates(tmp_path) == pytest.approx([1e-3 * min(1, (step + 1) / 2) * cosine[step] for step in range(9)])
+
+
+def test_cosine_falls_by_the_clock_too(corpus, tmp_path):
+    from flowavenet.training.fit import fit
+
+    more = ["--model.schedule", "cosine", "--trainer.max_time", "00:00:00:04", "--model.learning_rate", "1e-3"]
+    fit(arguments(corpus, tmp_path, *more, "--trainer.limit_val_batches", "0"))
+    found = rates(tmp_path)
+    assert found[0] == pytest.approx(1e-3, rel=0.1) and found[-1] < 1e-4 and (np.diff(found) <= 0).all()
+
+
+def test_cosine_without_an_end_is_one_line(corpus, tmp_path):
+    module = LikelihoodTraining("flowavenet", TINY, schedule="cosine")
+    with pytest.raises(ValueError, match="--trainer.max_time or --trainer.max_steps"):
+        train(module, corpus, -1, tmp_path)
+
+
+def test_a_run_can_start_from_a_checkpoint(corpus, tiny, tmp_path):
+    from flowavenet.checkpoint import load_checkpoint, save_checkpoint
+
+    model, mel, _ = load_checkpoint(tiny)
+    model.train()(torch.randn(1, 2560), torch.randn(1, 80, 10))        # ActNorm is now initialised, and stays
+    save_checkpoint(tmp_path / "start", model, mel)
+    config = {"blocks": 4, "flows": 2, "width": 8, "blocks_per_split": 2, "conditioning": "pooled"}
+    module = LikelihoodTraining("flowavenet", config, start_from=str(tmp_path / "start"), learning_rate=0.0)
+    train(module, corpus, 1, tmp_path)
+    for key, value in model.state_dict().items():
+        assert torch.equal(module.model.state_dict()[key], value), key
+    with pytest.raises(ValueError, match="the recipe says"):
+        LikelihoodTraining("flowavenet", TINY, start_from=str(tmp_path / "start"))
 
 
 BAD = {

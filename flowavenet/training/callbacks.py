@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
 from flowavenet.checkpoint import save_checkpoint
 from flowavenet.models import FlowVocoder
+from flowavenet.models.cost import forward_flops, matrix_product_flops, wait
 from flowavenet.plots import spectrogram_figure
 from flowavenet.transforms import Folded, Transform
 
@@ -20,7 +23,8 @@ from flowavenet.transforms import Folded, Transform
 class SaveVocoder(pl.Callback):
     """Keep ``<run>/vocoder``, a checkpoint folder that every verb takes, at the averaged weights.
 
-    Written after each validation, whose weights (the moving average, if there is one) and score it holds.
+    Written after each validation and at the end, with the weights (the moving average, if there is one) and the score of
+    that validation.
 
     Args:
         dtype: of the weights in the file: ``float32``, ``bfloat16`` or ``float16``.
@@ -31,6 +35,7 @@ class SaveVocoder(pl.Callback):
         self.dtype = dtype
         self.facts = facts or {}
         self.model: FlowVocoder | None = None
+        self.saved_step = -1
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # now the averaged weights are in place, and the score is not known yet; at on_validation_end it is the reverse
@@ -47,7 +52,24 @@ class SaveVocoder(pl.Callback):
         }
         folder = Path(trainer.default_root_dir) / "vocoder"
         save_checkpoint(folder, self.model, module.mel_settings, facts, dtype=getattr(torch, self.dtype))
-        self.model = None
+        self.model, self.saved_step = None, trainer.global_step
+
+
+class MovingAverage(WeightAveraging):
+    """Keep an exponential moving average of the weights, which validates and is saved as the run's vocoder.
+
+    average += (1 - d) * (weights - average),  d = min(decay, (1 + n) / (10 + n)) at the n-th update
+
+    The smaller decay at the start lets a short run, too, end with an average that has forgotten the first weights.
+    """
+
+    def __init__(self, decay: float = 0.9999):
+        def update(averages: Any, weights: Any, updates: Tensor | int) -> None:
+            n = int(updates)
+            torch._foreach_lerp_(list(averages), list(weights), 1 - min(decay, (1 + n) / (10 + n)))
+
+        # Buffers say that ActNorm is initialised; there is no average of that.
+        super().__init__(use_buffers=False, multi_avg_fn=update)
 
 
 class SaveAtEnd(pl.Callback):
@@ -61,6 +83,42 @@ class SaveAtEnd(pl.Callback):
         ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if ends and saver is not None:
             trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
+
+
+class Throughput(pl.Callback):
+    """Log how fast training goes: ``speed/audio_seconds_per_second``, and ``speed/share_of_peak`` of the device.
+
+    The share counts the multiplications of a training step, three times those of its forward pass, against what one large
+    matrix product in the same precision reaches on this device, measured when training starts.
+
+    Args:
+        every: steps between two entries in the log.
+    """
+
+    def __init__(self, every: int = 100):
+        self.every = every
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        half = str(trainer.precision).startswith("bf16")
+        self.peak = matrix_product_flops(module.device, torch.bfloat16 if half else torch.float32)
+        self.flops_per_sample: float | None = None
+        self.samples, self.since = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, _outputs: Any, batch: Any, _index: int
+    ) -> None:
+        settings = module.mel_settings
+        padded = batch["padded"]
+        self.samples += len(padded) * (padded.shape[1] - settings.n_fft + settings.hop_length) * trainer.world_size
+        if trainer.global_step % self.every:
+            return
+        wait(module.device)
+        rate = self.samples / (time.perf_counter() - self.since)
+        if self.flops_per_sample is None:
+            self.flops_per_sample = forward_flops(module.model, padded.device) * 3
+        module.log("speed/audio_seconds_per_second", rate / settings.sample_rate)
+        module.log("speed/share_of_peak", rate / trainer.world_size * self.flops_per_sample / self.peak)
+        self.samples, self.since = 0, time.perf_counter()
 
 
 class Showcase(pl.Callback):

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from jsonargparse import ArgumentError
-from pytorch_lightning.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from flowavenet.training.callbacks import SaveAtEnd, SaveVocoder, Showcase
+from flowavenet.training.callbacks import MovingAverage, SaveAtEnd, SaveVocoder, Showcase, Throughput
 from flowavenet.training.data import SpeechData
 from flowavenet.training.likelihood import LikelihoodTraining
 
@@ -28,20 +28,25 @@ class FitCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(SaveVocoder, "vocoder")
         parser.add_lightning_class_args(Showcase, "showcase")
+        parser.add_lightning_class_args(Throughput, "throughput")
         # after those two: it takes the averaged weights away again when a validation ends
-        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.add_lightning_class_args(MovingAverage, "ema")
         parser.set_defaults(
             {
                 # One name, rewritten atomically: there is always one whole checkpoint.
                 "checkpoint.filename": "last", "checkpoint.enable_version_counter": False,
                 "checkpoint.every_n_train_steps": 1000, "checkpoint.save_on_train_epoch_end": False,
-                # Buffers say that ActNorm is initialised; there is no average of that.
-                "ema.decay": 0.9999, "ema.use_buffers": False,
                 # Crops are shared out by position (crops.py); every process validates on all clips.
                 "trainer.use_distributed_sampler": False,
             }
         )
         parser.link_arguments("model.mel", "data.mel")
+
+    def after_fit(self) -> None:
+        """Validate and save the vocoder once more, if the run ended between two validations."""
+        saver = next(callback for callback in self.trainer.callbacks if isinstance(callback, SaveVocoder))
+        if self.trainer.limit_val_batches and saver.saved_step < self.trainer.global_step:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
     def before_instantiate_classes(self) -> None:
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # it is: see crops.py
