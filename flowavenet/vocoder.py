@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from flowavenet.audio import BiasDenoiser, MelMatching, MelSettings, MelSpectrogram
 from flowavenet.checkpoint import load_checkpoint, save_checkpoint
 from flowavenet.models import FlowVocoder
+from flowavenet.streaming import Noise, in_chunks
 
 DEFAULT = "lapflow-speech-22k"
 """The shipped checkpoint that :meth:`Vocoder.from_pretrained` takes when none is named."""
 SYNTHESIS: dict[str, Any] = {"temperature": 0.8, "match": 8}
 """How to synthesise with a checkpoint that does not say (``facts["synthesis"]``, written by ``flowavenet tune``)."""
+TILE = 1024
+"""Frames that are synthesised at a time, of mels that are longer."""
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
@@ -38,7 +45,8 @@ class Vocoder(nn.Module):
         model: a flow.
         mel: the settings of the mels it was trained on.
         facts: what is known of its training, and under ``synthesis`` how it sounds best.
-        precision: of the work in the nets when sampling, ``float32`` or ``bfloat16``; weights and signals stay float32.
+        precision: of the work in the nets when synthesising, ``float32`` or ``bfloat16``; signals stay float32. Nets in
+            bfloat16 are a copy, taken when they are first used.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class Vocoder(nn.Module):
         self.matching = MelMatching(self.spectrogram)
         self.facts = facts or {}
         self.precision = precision
+        self.rounded: FlowVocoder | None = None
         self.denoiser: BiasDenoiser | None = None
 
     @classmethod
@@ -103,37 +112,86 @@ class Vocoder(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, mel: Tensor, temperature: float | None = None, seed: int | None = None, match: int | None = None,
-        denoise: float = 0.0,
+        self, mel: Tensor, temperature: float | None = None, seed: int | Sequence[int] | None = None,
+        match: int | None = None, denoise: float = 0.0,
     ) -> Tensor:
         """Synthesise: mel (batch, n_mels, frames) to wave (batch, frames * hop_length).
 
         Args:
             temperature: standard deviation of the noise. Lower is duller and steadier, higher livelier and rougher. None:
                 the checkpoint's.
-            seed: of the noise; the same seed gives the same samples. None: a new one each time.
+            seed: of the noise; the same seed gives the same samples. One per item of the batch makes each item what it would
+                be alone. None: a new one each time.
             match: rounds of :class:`~flowavenet.audio.MelMatching`, which bring the flow's sample to exactly this mel; 0:
                 the sample as it is, what ``model.sample`` draws. None: the checkpoint's.
             denoise: how much of the hum that the model makes of silence to take out, 0 to 1.
         """
-        generator = torch.Generator(self.device)
-        generator.seed() if seed is None else generator.manual_seed(seed)
-        temperature = self.synthesis["temperature"] if temperature is None else temperature
-        mel = mel.to(self.device)
-        wave = self._sample(mel, temperature, generator)
-        if denoise:
-            wave = self._denoiser()(wave, denoise)
-        return self.matching(wave, mel, self.synthesis["match"] if match is None else match)
+        self.model.check_mel(mel)
+        frames, hop = mel.shape[-1], self.settings.hop_length
+        wave = torch.empty(mel.shape[0], frames * hop, dtype=mel.dtype, device=self.device)
+        done = 0
+        # long ones in tiles, so that memory does not grow with them
+        for chunk in self.stream(mel, max(1, frames) if frames <= 1.5 * TILE else TILE, temperature, seed, match, denoise):
+            wave[:, done : done + chunk.shape[1]] = chunk
+            done += chunk.shape[1]
+        return wave
 
-    def _sample(self, mel: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    def stream(
+        self, mel: Tensor | Iterable[Tensor], chunk_frames: int = 32, temperature: float | None = None,
+        seed: int | Sequence[int] | None = None, match: int | None = None, denoise: float = 0.0,
+    ) -> Iterator[Tensor]:
+        """Synthesise chunk by chunk: the same samples as the whole, for the same seed, without holding the whole.
+
+        Args:
+            mel: (batch, n_mels, frames), or an iterable of such pieces as they arrive, of any lengths.
+            chunk_frames: frames per chunk; the last one may be shorter.
+            temperature, seed, match, denoise: as for :meth:`forward`.
+
+        Yields:
+            (batch, chunk_frames * hop_length) samples, as soon as the :meth:`reach` frames after the chunk are there.
+        """
+        temperature = self.synthesis["temperature"] if temperature is None else temperature
+        match = self.synthesis["match"] if match is None else match
+        seed = torch.seed() if seed is None else seed
+        hop, noise = self.settings.hop_length, None
+
+        @torch.no_grad()
+        def render(window: Tensor, first: int) -> Tensor:
+            nonlocal noise
+            window = window.to(self.device)
+            noise = noise or Noise(seed, len(window), self.device)
+            frames = self.model.whole_frames(window.shape[-1])
+            wave = self._render(temperature * noise(first * hop, (first + frames) * hop), window)
+            if denoise:
+                wave = self._denoiser()(wave, denoise)
+            return self.matching(wave, window, match)
+
+        grid = math.lcm(self.model.frame_grid, self.matching.stride)
+        return in_chunks(mel, chunk_frames, self.reach(match, denoise > 0), grid, render)
+
+    def reach(self, match: int | None = None, denoise: bool = False) -> int:
+        """Frames of mel, either side, that a sample depends on: the look-ahead of a stream."""
+        match = self.synthesis["match"] if match is None else match
+        return self.model.reach() + self.matching.reach(match) + 4 * denoise
+
+    def _render(self, noise: Tensor, mel: Tensor) -> Tensor:
         half = PRECISIONS[self.precision]
-        with torch.autocast(self.device.type, half, enabled=half is not None):
-            return self.model.sample(mel, temperature, generator)
+        if half is None:
+            return self.model.render(noise.to(mel.dtype), mel)
+        if self.rounded is None:                                       # else every call would round the weights again
+            self.rounded = deepcopy(self.model)
+            for conv in self.rounded.modules():
+                if isinstance(conv, nn.Conv1d) and not is_parametrized(conv):
+                    conv.to(half)
+        with torch.autocast(self.device.type, half):
+            return self.rounded.render(noise.to(mel.dtype), mel)
 
     def _denoiser(self) -> BiasDenoiser:
         if self.denoiser is None:
-            silence = self.mel(torch.zeros(1, 32 * self.settings.n_fft))
-            self.denoiser = BiasDenoiser(self._sample(silence, 0.0, torch.Generator(self.device))[0])
+            frames = self.model.whole_frames(128)
+            silence = self.mel(torch.zeros(1, frames * self.settings.hop_length))
+            bias = self._render(torch.zeros(1, frames * self.settings.hop_length, device=self.device), silence)
+            self.denoiser = BiasDenoiser(bias[0], self.settings.hop_length)
         return self.denoiser
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ THIRD_PARTIES = {
     "audio": BASIC | {"librosa", "soundfile", "safetensors"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
-    "plots": BASIC | {"matplotlib"},
+    "plots": BASIC | {"matplotlib"}, "streaming": {"torch"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
     "cli": BASIC | {"typer"}, "batch": {"rich"},
     "__init__": set(),

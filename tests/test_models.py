@@ -77,6 +77,44 @@ def test_gradients_reach_every_weight(model):
     assert not without
 
 
+def test_gradients_in_constant_memory_are_the_same(model):
+    wave, mel = pair(model.train(), frames=8)
+    found = []
+    for model.constant_memory in (False, True):
+        found.append(torch.autograd.grad(model.log_prob(wave, mel).sum(), list(model.parameters())))
+    for wanted, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-9 * max(1, wanted.abs().max().item()))
+
+
+def kept_bytes(name, config, constant_memory):
+    """Bytes that autograd keeps between a forward pass and its backward pass, weights and the mel's encoder aside."""
+    model = shake(build(name, config, n_mels=4, hop_length=8).double())
+    model.constant_memory = constant_memory
+    aside, kept = {weight.data_ptr() for weight in model.parameters()}, 0
+    wave, mel = pair(model, frames=64)
+    model.log_prob(wave, mel)                                          # ActNorm is initialised
+    cond = model.condition(mel).detach()
+    model.condition = lambda _: cond
+
+    def count(tensor):
+        nonlocal kept
+        kept += tensor.nbytes if tensor.data_ptr() not in aside else 0
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        model.log_prob(wave, mel)
+    return kept
+
+
+@pytest.mark.parametrize("name, config, deeper", [
+    ("flowavenet", SMALL, {"flows": 6}), ("lapflow", LAPPED, {"steps": 8}), ("lapflow", LAPPED, {"width": 64}),
+])
+def test_constant_memory_does_not_grow_with_the_model(name, config, deeper):
+    plain, plain_deeper = (kept_bytes(name, c, False) for c in (config, config | deeper))
+    constant, constant_deeper = (kept_bytes(name, c, True) for c in (config, config | deeper))
+    assert plain_deeper > 1.4 * plain and constant_deeper == constant < plain / 5
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_sample_has_hop_times_frames_and_follows_the_seed(model, frames):
     mel = pair(model, frames=frames)[1]

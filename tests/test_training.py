@@ -300,6 +300,17 @@ def test_schedule_is_the_published_one():
     assert [factor(step) for step in (0, 1, 3, 9, 10, 25)] == [0.25, 0.5, 1.0, 1.0, 0.5, 0.25]
 
 
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_constant_memory_trains_alike(corpus, tmp_path, precision):
+    from flowavenet.training.fit import fit
+
+    more = ["--trainer.max_steps", "6", "--trainer.limit_val_batches", "0", "--trainer.precision", precision]
+    fit(arguments(corpus, tmp_path / "plain", *more))
+    fit(arguments(corpus, tmp_path / "constant", *more, "--model.constant_memory", "true"))
+    plain, constant = losses(tmp_path / "plain"), losses(tmp_path / "constant")
+    assert list(constant.values()) == pytest.approx(list(plain.values()), rel=1e-4 if precision == "32" else 1e-2)
+
+
 def test_throughput_is_logged(corpus, tmp_path):
     from flowavenet.training.fit import fit
 

@@ -23,6 +23,7 @@ from flowavenet.transforms import (
     Mixing,
     Swapped,
     fold,
+    in_constant_memory,
     pool,
     unfold,
 )
@@ -115,6 +116,28 @@ def test_log_det_is_the_jacobian(name):
         jacobian = torch.autograd.functional.jacobian(lambda v, run=run: run(v, cond)[0], x)
         expected = torch.linalg.slogdet(jacobian.reshape(x.numel(), x.numel())).logabsdet
         torch.testing.assert_close(run(x, cond)[1][0], expected, rtol=1e-9, atol=1e-9)
+
+
+def gradients(run, transform, x, cond):
+    transform.zero_grad()
+    x, cond = x.clone().requires_grad_(), cond.clone().requires_grad_()
+    z, log_det = run(x, cond)
+    weighted = (z * torch.linspace(-1, 2, z.numel(), dtype=z.dtype).view_as(z)).sin().sum()
+    (weighted + log_det[0] + 3 * log_det[1]).backward()
+    weights = {key: weight.grad for key, weight in transform.named_parameters()}
+    return z.detach(), log_det.detach(), {"x": x.grad, "cond": cond.grad} | weights
+
+
+def test_gradients_in_constant_memory_are_the_same(name):
+    transform, x, cond = make(name)
+    z, log_det, expected = gradients(transform, transform, x, cond)
+    again, log_det_again, got = gradients(lambda *a: in_constant_memory(transform, *a), transform, x, cond)
+    assert torch.equal(z, again) and torch.equal(log_det, log_det_again)
+    for key, grad in expected.items():
+        if grad is None:
+            assert got[key] is None or not got[key].any(), key
+        else:
+            torch.testing.assert_close(got[key], grad, rtol=1e-8, atol=1e-9 * max(1, grad.abs().max().item()), msg=key)
 
 
 def test_items_of_a_batch_do_not_meet(name):

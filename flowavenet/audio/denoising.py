@@ -13,7 +13,7 @@ class BiasDenoiser(nn.Module):
 
     Args:
         bias: (samples,), what the vocoder makes of the mel of silence at temperature 0.
-        n_fft: of the spectra, samples; the hop is a quarter of it.
+        hop_length: from one spectrum to the next, samples; a window has four hops.
 
     After the denoiser of Prenger, Valle, Catanzaro, "WaveGlow", 2018, arXiv:1811.00002. Spectral subtraction: Boll, 1979.
     """
@@ -21,9 +21,9 @@ class BiasDenoiser(nn.Module):
     window: Tensor
     magnitude: Tensor
 
-    def __init__(self, bias: Tensor, n_fft: int = 1024):
+    def __init__(self, bias: Tensor, hop_length: int = 256):
         super().__init__()
-        self.n_fft = n_fft
+        self.n_fft = n_fft = 4 * hop_length
         self.register_buffer("window", torch.hann_window(n_fft, dtype=bias.dtype, device=bias.device), persistent=False)
         magnitude = self._spectrum(bias[None]).abs().mean(dim=-1, keepdim=True)
         self.register_buffer("magnitude", magnitude, persistent=False)  # (1, n_fft / 2 + 1, 1)

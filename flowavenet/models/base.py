@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flowavenet.losses import gaussian_log_prob
-from flowavenet.transforms import Transform
+from flowavenet.transforms import Transform, in_constant_memory
 
 
 class FlowVocoder(nn.Module, ABC):
@@ -27,6 +28,9 @@ class FlowVocoder(nn.Module, ABC):
 
     Config: type
     flow: Transform
+
+    constant_memory = False
+    """Whether training computes activations again instead of keeping them; the gradients are the same."""
 
     def __init__(self, config: Any, n_mels: int, hop_length: int):
         super().__init__()
@@ -59,7 +63,8 @@ class FlowVocoder(nn.Module, ABC):
     def encode(self, wave: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Waveform to noise of the same shape, in time order, and the log-det (batch,) of the map."""
         cond = self._cond(mel, wave)
-        noise, log_det = self.flow(wave.unsqueeze(1), cond)
+        run = partial(in_constant_memory, self.flow) if self.constant_memory and torch.is_grad_enabled() else self.flow
+        noise, log_det = run(wave.unsqueeze(1), cond)
         return noise.squeeze(1), log_det
 
     def decode(self, noise: Tensor, mel: Tensor) -> Tensor:
@@ -76,22 +81,35 @@ class FlowVocoder(nn.Module, ABC):
             temperature: standard deviation of the noise.
             generator: where the noise comes from; the same one gives the same waveform.
         """
-        self._check_mel(mel)
-        frames = mel.shape[-1]
-        # A few more frames until the flow has no ragged end, so that every sample wanted is modelled.
-        whole = math.lcm(self.group, self.hop_length) // self.hop_length
-        extra = -frames % whole
-        longer = torch.cat([mel, mel[..., -1:].expand(-1, -1, extra)], dim=-1)
-        shape = mel.shape[0], (frames + extra) * self.hop_length
+        self.check_mel(mel)
+        shape = mel.shape[0], self.whole_frames(mel.shape[-1]) * self.hop_length
         noise = temperature * torch.randn(shape, generator=generator, dtype=mel.dtype, device=mel.device)
+        return self.render(noise, mel)
+
+    def render(self, noise: Tensor, mel: Tensor) -> Tensor:
+        """Noise (batch, whole_frames(frames) * hop_length) to a waveform (batch, frames * hop_length): :meth:`decode`, with
+        the last frame of the mel repeated until the flow has no ragged end, so that every sample wanted is modelled."""
+        self.check_mel(mel)
+        frames = mel.shape[-1]
+        extra = self.whole_frames(frames) - frames
+        longer = torch.cat([mel, mel[..., -1:].expand(-1, -1, extra)], dim=-1)
         return self.decode(noise, longer)[:, : frames * self.hop_length]
+
+    @property
+    def frame_grid(self) -> int:
+        """Frames after which the flow's groups of samples and the mel's hops begin together again."""
+        return math.lcm(self.group, self.hop_length) // self.hop_length
+
+    def whole_frames(self, frames: int) -> int:
+        """So many frames, rounded up to the grid."""
+        return -(-frames // self.frame_grid) * self.frame_grid
 
     def reach(self) -> int:
         """Frames of context, either side, after which a chunk of the inverse equals the same part of the whole."""
         return math.ceil(max(self.flow.reach()) / self.hop_length) + self.cond_reach()
 
     def _cond(self, mel: Tensor, wave: Tensor) -> Tensor:
-        self._check_mel(mel)
+        self.check_mel(mel)
         if wave.ndim != 2:
             raise ValueError(f"wave has shape {tuple(wave.shape)}, this wants (batch, samples): use wave[None]")
         frames = math.ceil(wave.shape[1] / self.hop_length)
@@ -103,7 +121,8 @@ class FlowVocoder(nn.Module, ABC):
         cond = self.condition(mel)
         return cond[..., : wave.shape[1]]
 
-    def _check_mel(self, mel: Tensor) -> None:
+    def check_mel(self, mel: Tensor) -> None:
+        """Raise ValueError, in one line, if this is no mel for this model."""
         if mel.ndim != 3 or mel.shape[1] != self.n_mels:
             cure = "transpose it" if mel.shape[-1] == self.n_mels else "compute it with this checkpoint's mel settings"
             raise ValueError(f"mel has shape {tuple(mel.shape)}, this model wants (batch, {self.n_mels}, frames): {cure}")

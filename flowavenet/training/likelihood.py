@@ -46,6 +46,8 @@ class LikelihoodTraining(pl.LightningModule):
             16-bit values, as the paper did, where a likelihood is not comparable between recordings.
         init_crops: random crops of each process that ActNorm is initialised from, before the first step. A training
             batch may be too few: its scales move slowly, and a quiet one would mark the whole run.
+        constant_memory: compute activations again on the way back instead of keeping them: memory hardly grows with the
+            model or the batch, a step takes about half as long again.
         compile: compile the model with ``torch.compile`` before the first step: minutes once, then faster on a GPU.
         max_bad_steps: stop after so many steps in a row with a loss or gradient that is not finite. Each is skipped.
         seed: of the weights and of the dequantisation noise.
@@ -67,6 +69,7 @@ class LikelihoodTraining(pl.LightningModule):
         clip_norm: float = 1.0,
         dequantisation: float = PCM_STEP,
         init_crops: int = 32,
+        constant_memory: bool = False,
         compile: bool = False,
         max_bad_steps: int = 20,
         seed: int = 1111,
@@ -77,6 +80,7 @@ class LikelihoodTraining(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = build(name, config or {}, self.mel_settings.n_mels, self.mel_settings.hop_length)
+        self.model.constant_memory = constant_memory
         if start_from:
             self._start_from(start_from)
         self.mel = MelSpectrogram(self.mel_settings)

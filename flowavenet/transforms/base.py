@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+Grads = dict[nn.Parameter, Tensor]
+
 
 class Reach(NamedTuple):
     """How many samples to the left and to the right of a sample its value can depend on."""
@@ -41,6 +43,38 @@ class Transform(nn.Module):
         """Noise to audio: ``(x, log|det dx/dz|)``."""
         return z, no_log_det(z)
 
+    def rewind(
+        self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """From the result of ``forward`` and the gradients of a loss there to its input and the gradients there.
+
+        For :mod:`~flowavenet.transforms.reversible`. Views and chains hand this on to what is inside.
+
+        Args:
+            z: what ``forward`` returned.
+            cond: what it was given.
+            grad_z, grad_log_det: gradients of the loss.
+            grads: gradients of the weights are added to it.
+
+        Returns:
+            ``x``, the gradient of the loss by ``x``, and that by ``cond``, None for none.
+        """
+        with torch.no_grad():
+            x, _ = self.inverse(z, cond)
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            cond = None if cond is None else cond.detach().requires_grad_()
+            pairs = [pair for pair in zip(self(x, cond), (grad_z, grad_log_det), strict=True) if pair[0].requires_grad]
+            wanted = [x, *([] if cond is None else [cond]), *weights]
+            results, result_grads = zip(*pairs, strict=True)
+            found = iter(torch.autograd.grad(results, wanted, result_grads, allow_unused=True))
+        grad_x, grad_cond = next(found), None if cond is None else next(found)
+        for weight, grad in zip(weights, found, strict=True):
+            if grad is not None:
+                grads[weight] = grads[weight] + grad if weight in grads else grad
+        return x.detach(), torch.zeros_like(x) if grad_x is None else grad_x, grad_cond
+
     def reach(self) -> Reach:
         """Samples of context that one sample of the result needs, either side, on this transform's time grid."""
         return Reach(0, 0)
@@ -69,6 +103,15 @@ class Chain(Transform):
             z, log_det = transform.inverse(z, cond)
             total = total + log_det
         return z, total
+
+    def rewind(
+        self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        total = None
+        for transform in reversed(self.transforms):
+            z, grad_z, grad_cond = transform.rewind(z, cond, grad_z, grad_log_det, grads)
+            total = total if grad_cond is None else grad_cond if total is None else total + grad_cond
+        return z, grad_z, total
 
     def reach(self) -> Reach:
         return sum((transform.reach() for transform in self.transforms), Reach(0, 0))

@@ -27,16 +27,30 @@ class Mixing(Transform):
         super().__init__()
         rotation, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
         self.weight = nn.Parameter(rotation)
+        self._kept: tuple | None = None                                # of the last inverse, without gradients
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_det = torch.linalg.slogdet(wide(self.weight)).logabsdet
         with exact(x):
-            return torch.einsum("ij,bjt->bit", self.weight, x), self._log_det(x)
+            return torch.einsum("ij,bjt->bit", self.weight, x), (log_det * x.shape[-1]).expand(x.shape[0])
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        # inverted in float64: once per call, and the round trip in float32 is as exact as the products
-        weight = torch.linalg.inv(self.weight.double()).to(z.dtype)
+        weight, log_det = self._inverted()
         with exact(z):
-            return torch.einsum("ij,bjt->bit", weight, z), -self._log_det(z)
+            return torch.einsum("ij,bjt->bit", weight.to(z.dtype), z), (log_det * -z.shape[-1]).expand(z.shape[0])
 
-    def _log_det(self, x: Tensor) -> Tensor:
-        return (torch.linalg.slogdet(wide(self.weight)).logabsdet * x.shape[-1]).expand(x.shape[0])
+    def _inverted(self) -> tuple[Tensor, Tensor]:
+        """The inverse matrix and log|det W|; kept for the next call while nobody trains and the weight is the same."""
+        fixed = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        state = (self.weight._version, self.weight.data_ptr(), self.weight.dtype) if fixed else None
+        if fixed and self._kept is not None and self._kept[0] == state:
+            return self._kept[1:]
+        # in float64, so that the round trip in float32 is as exact as the products
+        inverse = torch.linalg.inv(self.weight.double()).to(wide(self.weight).dtype)
+        log_det = torch.linalg.slogdet(wide(self.weight)).logabsdet
+        self._kept = (state, inverse, log_det) if fixed else None
+        return inverse, log_det
+
+    def train(self, mode: bool = True) -> Mixing:
+        self._kept = None                                              # averaging writes to weights behind their version
+        return super().train(mode)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowavenet.transforms.base import Reach, Transform, exact, no_log_det
+from flowavenet.transforms.base import Grads, Reach, Transform, exact, no_log_det
 
 
 def fold(x: Tensor, n: int) -> Tensor:
@@ -76,12 +76,33 @@ class Folded(Transform):
         whole = x.shape[-1] - x.shape[-1] % self.n
         if whole == 0:
             return x, no_log_det(x)
-        if cond is not None and cond.shape[-1] == x.shape[-1]:
-            cond = self.bring(cond[..., :whole], self.n)
-        elif cond is not None:
-            cond = cond[..., : whole // self.n]                        # it may have a column for the ragged end
-        y, log_det = run(self.analyse(x[..., :whole]), cond)
+        y, log_det = run(self.analyse(x[..., :whole]), self._bring(cond, x.shape[-1], whole))
         return torch.cat([self.synthesise(y), x[..., whole:]], dim=-1), log_det
+
+    def _bring(self, cond: Tensor | None, time: int, whole: int) -> Tensor | None:
+        if cond is None:
+            return None
+        if cond.shape[-1] == time:
+            return self.bring(cond[..., :whole], self.n)
+        return cond[..., : whole // self.n]                            # it may have a column for the ragged end
+
+    def rewind(
+        self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        whole = z.shape[-1] - z.shape[-1] % self.n
+        if whole == 0:
+            return z, grad_z, None
+        with torch.enable_grad():
+            given = None if cond is None else cond.detach().requires_grad_()
+            brought = self._bring(given, z.shape[-1], whole)
+        # a fold, and every orthonormal change of basis, takes gradients as it takes signals
+        y, grad_y, grad_brought = self.inner.rewind(
+            self.analyse(z[..., :whole]), None if brought is None else brought.detach(), self.analyse(grad_z[..., :whole]),
+            grad_log_det, grads,
+        )
+        grad_cond = None if grad_brought is None else torch.autograd.grad(brought, given, grad_brought)[0]
+        x = torch.cat([self.synthesise(y), z[..., whole:]], dim=-1)
+        return x, torch.cat([self.synthesise(grad_y), grad_z[..., whole:]], dim=-1), grad_cond
 
     def analyse(self, x: Tensor) -> Tensor:
         """(batch, channels, steps * n) to (batch, channels * n, steps), without changing volume."""
@@ -212,6 +233,12 @@ class Swapped(Transform):
         x, log_det = self.inner.inverse(_swap(z), cond)
         return _swap(x), log_det
 
+    def rewind(
+        self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, grad_x, grad_cond = self.inner.rewind(_swap(z), cond, _swap(grad_z), grad_log_det, grads)
+        return _swap(x), _swap(grad_x), grad_cond
+
     def reach(self) -> Reach:
         return self.inner.reach()
 
@@ -244,9 +271,19 @@ class Kept(Transform):
         return self._around(self.inner.inverse, z, cond)
 
     def _around(self, run: Run, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        y, log_det = run(x[:, slice(*self.channels)], cond)
+        return self._replaced(x, y), log_det
+
+    def rewind(
+        self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        part = slice(*self.channels)
+        y, grad_y, grad_cond = self.inner.rewind(z[:, part], cond, grad_z[:, part], grad_log_det, grads)
+        return self._replaced(z, y), self._replaced(grad_z, grad_y), grad_cond
+
+    def _replaced(self, x: Tensor, part: Tensor) -> Tensor:
         first, stop = self.channels
-        y, log_det = run(x[:, first:stop], cond)
-        return torch.cat([x[:, :first], y, x[:, stop:]], dim=1), log_det
+        return torch.cat([x[:, :first], part, x[:, stop:]], dim=1)
 
     def reach(self) -> Reach:
         return self.inner.reach()

@@ -1,0 +1,91 @@
+"""Exact synthesis piece by piece: a chunk and the context that its samples depend on are rendered, the context is cut away.
+
+What makes the pieces fit is that nothing depends on how the signal is cut: the noise is a function of the seed and of the
+position in time, and a model says with ``reach()`` how far away a sample can still hear a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+BLOCK = 8192
+"""Samples of noise that are drawn at a time."""
+
+
+class Noise:
+    """White Gaussian noise of which any part can be had at any time.
+
+    Block ``b`` of row ``r`` is the beginning of the random stream seeded with a hash of (seed, r, b).
+
+    Args:
+        seed: of all rows; or one per row, and each of them is then what row 0 of that seed would be.
+        batch: rows.
+        device: where it is made; every kind of device has its own streams.
+    """
+
+    def __init__(self, seed: int | Sequence[int], batch: int, device: torch.device | str = "cpu"):
+        rows = [(seed, row) for row in range(batch)] if isinstance(seed, int) else [(one, 0) for one in seed]
+        if len(rows) != batch:
+            raise ValueError(f"{len(rows)} seeds for a batch of {batch}: give one, or as many as there are rows")
+        self.rows = rows
+        self.device = torch.device(device)
+        self.generator = torch.Generator(self.device)
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Samples start ... stop - 1: (batch, stop - start), float32."""
+        first, last = start // BLOCK, -(-stop // BLOCK)
+        blocks = [torch.stack([self._block(*row, b) for row in self.rows]) for b in range(first, last)]
+        whole = torch.cat(blocks, dim=1) if blocks else torch.empty(len(self.rows), 0, device=self.device)
+        return whole[:, start - first * BLOCK : stop - first * BLOCK]
+
+    def _block(self, seed: int, row: int, block: int) -> Tensor:
+        self.generator.manual_seed(_mix(_mix(_mix(seed) + row) + block))
+        return torch.randn(BLOCK, generator=self.generator, device=self.device)
+
+
+def _mix(x: int) -> int:
+    """Scatter integers over 63 bits, neighbours far apart (the finaliser of SplitMix64)."""
+    x = (x + 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return (x ^ (x >> 31)) >> 1
+
+
+def in_chunks(
+    mel: Tensor | Iterable[Tensor], chunk_frames: int, reach: int, grid: int, render: Callable[[Tensor, int], Tensor]
+) -> Iterator[Tensor]:
+    """Render a mel chunk by chunk: each one as soon as the frames it depends on are there.
+
+    Args:
+        mel: (batch, n_mels, frames), or pieces of it in time order, of any lengths, as they arrive.
+        chunk_frames: frames per chunk; the last one may be shorter.
+        reach: frames of context, either side.
+        grid: windows begin at multiples of so many frames.
+        render: takes a window of the mel and the number of its first frame, returns (batch, frames * hop) samples.
+
+    Yields:
+        (batch, chunk_frames * hop) samples; together as many as rendering the whole gives, and the same.
+    """
+    if chunk_frames < 1:
+        raise ValueError(f"chunk_frames is {chunk_frames}; a chunk has at least 1 frame")
+    pieces = iter([mel] if isinstance(mel, Tensor) else mel)
+    held, first, start, ended = None, 0, 0, False                      # frames at hand, the number of the first of them
+    while True:
+        while not ended and (held is None or first + held.shape[-1] < start + chunk_frames + reach):
+            piece = next(pieces, None)
+            ended = piece is None
+            if piece is not None:
+                held = piece if held is None else torch.cat([held, piece], dim=-1)
+        if held is None or start >= first + held.shape[-1]:
+            return
+        stop = min(start + chunk_frames, first + held.shape[-1])
+        begin = max(0, start - reach) // grid * grid
+        held, first = held[..., begin - first :], begin
+        window = held[..., : stop + reach - begin]
+        wave = render(window, begin)
+        hop = wave.shape[1] // window.shape[-1]
+        yield wave[:, (start - begin) * hop : (stop - begin) * hop]
+        start = stop
