@@ -26,7 +26,7 @@ THIRD_PARTIES = {
     "benchmark": BASIC, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
-    "cli": BASIC | {"typer"}, "batch": {"rich"},
+    "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"},
     "__init__": set(),
 }
 FLOOR_0_ALONE = {"transforms", "nets", "losses", "audio"}

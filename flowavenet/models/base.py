@@ -112,7 +112,7 @@ class FlowVocoder(nn.Module, ABC):
         self.check_mel(mel)
         if wave.ndim != 2:
             raise ValueError(f"wave has shape {tuple(wave.shape)}, this wants (batch, samples): use wave[None]")
-        frames = math.ceil(wave.shape[1] / self.hop_length)
+        frames = -(-wave.shape[1] // self.hop_length)
         if mel.shape[-1] != frames or mel.shape[0] != wave.shape[0]:
             raise ValueError(
                 f"mel is {mel.shape[0]} x {mel.shape[-1]} frames, but a wave of {wave.shape[0]} x {wave.shape[1]} samples "

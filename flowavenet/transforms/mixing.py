@@ -28,19 +28,22 @@ class Mixing(Transform):
         rotation, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
         self.weight = nn.Parameter(rotation)
         self._kept: tuple | None = None                                # of the last inverse, without gradients
+        self._frozen = False
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = torch.linalg.slogdet(wide(self.weight)).logabsdet
         with exact(x):
-            return torch.einsum("ij,bjt->bit", self.weight, x), (log_det * x.shape[-1]).expand(x.shape[0])
+            return self.weight @ x, (log_det * x.shape[-1]).expand(x.shape[0])
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         weight, log_det = self._inverted()
         with exact(z):
-            return torch.einsum("ij,bjt->bit", weight.to(z.dtype), z), (log_det * -z.shape[-1]).expand(z.shape[0])
+            return weight.to(z.dtype) @ z, (log_det * -z.shape[-1]).expand(z.shape[0])
 
     def _inverted(self) -> tuple[Tensor, Tensor]:
         """The inverse matrix and log|det W|; kept for the next call while nobody trains and the weight is the same."""
+        if self._frozen:
+            return self._kept[1:]
         fixed = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
         state = (self.weight._version, self.weight.data_ptr(), self.weight.dtype) if fixed else None
         if fixed and self._kept is not None and self._kept[0] == state:
@@ -51,6 +54,12 @@ class Mixing(Transform):
         self._kept = (state, inverse, log_det) if fixed else None
         return inverse, log_det
 
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Invert the matrix now and for good, for a copy that is never trained again."""
+        self._kept, self._frozen = (None, *self._inverted()), True
+
     def train(self, mode: bool = True) -> Mixing:
-        self._kept = None                                              # averaging writes to weights behind their version
+        if not self._frozen:
+            self._kept = None                                          # averaging writes to weights behind their version
         return super().train(mode)

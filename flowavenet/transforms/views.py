@@ -173,14 +173,14 @@ class Lapped(Folded):
         left, right = self._rotate(left, right, cos, sin)
         groups = torch.cat([left, right.flip(-1)], dim=-1)             # (batch, channels, steps, n)
         with exact(x):
-            y = torch.einsum("km,bctm->bckt", dct, groups)
-        return y.reshape(batch, channels * self.n, time // self.n)
+            y = groups @ dct                                           # a DCT-IV is its own transpose
+        return y.transpose(2, 3).reshape(batch, channels * self.n, time // self.n)
 
     def synthesise(self, y: Tensor) -> Tensor:
         batch, channels, steps = y.shape[0], y.shape[1] // self.n, y.shape[2]
         dct, cos, sin = self._as(y)
         with exact(y):
-            groups = torch.einsum("km,bckt->bctm", dct, y.reshape(batch, channels, self.n, steps))
+            groups = y.reshape(batch, channels, self.n, steps).transpose(2, 3) @ dct
         left, right = self._halves(groups.reshape(batch, channels, steps * self.n))
         left, right = self._rotate(left, right, cos, -sin)
         return torch.cat([left, right.flip(-1)], dim=-1).reshape(batch, channels, steps * self.n)

@@ -1,0 +1,64 @@
+"""Hand a vocoder to other runtimes: the whole inverse of the flow, with the noise and the mel as inputs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from flowavenet.audio import write_atomically
+from flowavenet.models import FlowVocoder
+from flowavenet.transforms import Mixing
+from flowavenet.vocoder import Vocoder
+
+
+class Synthesis(nn.Module):
+    """Noise and mel to a waveform, and nothing else: what is exported.
+
+    Weight norms are multiplied out and mixing matrices inverted once and for all.
+
+    Shapes: noise (batch, frames * hop_length), standard normal times the temperature; mel (batch, n_mels, frames) ->
+    (batch, frames * hop_length); frames a multiple of the model's ``frame_grid``.
+    """
+
+    def __init__(self, model: FlowVocoder):
+        super().__init__()
+        # built anew: copies share the classes that torch makes for weight norms, and removing one there removes both
+        self.model = type(model)(model.config, model.n_mels, model.hop_length).eval().requires_grad_(False)
+        self.model.load_state_dict(model.state_dict())
+        for module in list(self.model.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
+            if isinstance(module, Mixing):
+                module.freeze()
+
+    def forward(self, noise: Tensor, mel: Tensor) -> Tensor:
+        return self.model.decode(noise, mel)
+
+
+def export_program(vocoder: Vocoder) -> torch.export.ExportedProgram:
+    """The inverse as a graph of torch operations, for any batch and any number of frames (of the grid), on the CPU."""
+    model = vocoder.model.cpu()
+    synthesis, grid = Synthesis(model), model.frame_grid
+    frames = 8 * grid
+    example = torch.zeros(2, frames * model.hop_length), torch.zeros(2, model.n_mels, frames)
+    batch, steps = torch.export.Dim("batch", min=1), torch.export.Dim("steps", min=2)
+    shapes = ({0: batch, 1: grid * model.hop_length * steps}, {0: batch, 2: grid * steps})
+    with torch.no_grad():
+        return torch.export.export(synthesis, example, dynamic_shapes=shapes)
+
+
+def save_onnx(program: torch.export.ExportedProgram, path: str | os.PathLike, opset: int = 20) -> None:
+    """Write what :func:`export_program` made as one ONNX file: inputs ``noise`` and ``mel``, output ``wave``.
+
+    Needs the extra ``export``.
+    """
+    onnx = torch.onnx.export(
+        program, dynamo=True, opset_version=opset, input_names=["noise", "mel"], output_names=["wave"],
+        optimize=True, verbose=False,
+    )
+    with write_atomically(Path(path)) as temporary:
+        onnx.save(temporary)
