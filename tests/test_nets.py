@@ -71,7 +71,7 @@ def test_mel_encoder_keeps_the_mel_and_does_not_look_beyond_its_reach(steps):
 
 @pytest.mark.parametrize("frames", [2, 4])
 def test_dynamic_filters_are_weighted_sums_over_the_frames_around(frames):
-    """shift[k, t] = s[k, t] + sum over frames i and bands j of w[i, j, k, t] x[k + j, t + i], against plain loops."""
+    """shift[k, t] = s[k, t] + sum over frames i and bands j of bounded w x[k + j, t + i], against plain loops."""
     spread, channels, time = 2, 5, 9
     net = DynamicFilterNet(channels, 4, frames=frames, spread=spread, layers=1, width=8, kernel_size=3).double()
     x, cond = torch.randn(1, channels, time, dtype=torch.float64), torch.randn(1, 4, time, dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_dynamic_filters_are_weighted_sums_over_the_frames_around(frames):
     inside = (neighbours >= 0) & (neighbours < time)
     around = x[0][:, neighbours.clamp(0, time - 1)] * inside               # (channels, time, frames)
     amounts = net.net(around.permute(2, 0, 1).reshape(1, -1, time), cond)[0]
-    weights = amounts[2 * channels :].reshape(frames, 2 * spread + 1, channels, time)
+    weights = 2 * torch.tanh(amounts[2 * channels :] / 2).reshape(frames, 2 * spread + 1, channels, time)
     expected = amounts[:channels].clone()
     for i in range(frames):
         for j in range(-spread, spread + 1):

@@ -61,7 +61,7 @@ class LapflowConfig:
     """Added to the mel, and"""
     mel_scale: float = 0.5
     """then multiplied: natural-log mels of speech come to mean 0 and standard deviation 1."""
-    log_scale_limit: float | None = 4.0
+    log_scale_limit: float | None = 3.0
     """Soft bound on the couplings' log-scales; None: no bound."""
 
 

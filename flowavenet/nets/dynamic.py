@@ -12,10 +12,12 @@ from flowavenet.nets.framenet import FrameNet
 class DynamicFilterNet(nn.Module):
     """Predict the frame between two others: by a net, and by short filters over both that the net chooses.
 
-    (s, log_scale, w) = net([x[t], x[t+1]], cond)[t];   shift[k, t] = s[k, t] + sum_{i, j} w[i, j, k, t] x[k+j, t+i]
+    (s, log_scale, w) = net([x[t], x[t+1]], cond)[t]
+    shift[k, t] = s[k, t] + sum_{i, j} 2 tanh(w[i, j, k, t] / 2) x[k+j, t+i]
 
     A tone that goes on turns its phase from frame to frame by an angle that depends on its pitch. Adding something to
-    the neighbours cannot turn them; weights that depend on the conditioning, and so on the pitch, can.
+    the neighbours cannot turn them; weights that depend on the conditioning, and so on the pitch, can. They are bounded, so
+    that the shift of a signal unlike any speech grows with it, not with its square.
 
     Args:
         channels: bands of a frame.
@@ -51,8 +53,9 @@ class DynamicFilterNet(nn.Module):
         around = [padded[..., i : i + time] for i in range(self.frames)]
         amounts = self.net(torch.cat(around, dim=1), cond)
         amounts = amounts.to(torch.promote_types(amounts.dtype, torch.float32))   # products with the signal are exact
-        shift, log_scale, *weights = amounts.split(channels, dim=1)
-        for i, frame in enumerate(around if weights else []):
+        shift, log_scale, weights = amounts.split([channels, channels, amounts.shape[1] - 2 * channels], dim=1)
+        weights = (2 * torch.tanh(weights / 2)).split(channels, dim=1)
+        for i, frame in enumerate(around if self.reads else []):
             frame = F.pad(frame, (0, 0, self.spread, self.spread))
             for j in self.reads:
                 shift = torch.addcmul(shift, weights[i * len(self.reads) + j], frame[:, j : j + channels])
