@@ -55,7 +55,8 @@ def _mix(x: int) -> int:
 
 
 def in_chunks(
-    mel: Tensor | Iterable[Tensor], chunk_frames: int, reach: int, grid: int, render: Callable[[Tensor, int], Tensor]
+    mel: Tensor | Iterable[Tensor], chunk_frames: int, reach: int, grid: int,
+    render: Callable[[Tensor, int, int, int], Tensor],
 ) -> Iterator[Tensor]:
     """Render a mel chunk by chunk: each one as soon as the frames it depends on are there.
 
@@ -64,7 +65,8 @@ def in_chunks(
         chunk_frames: frames per chunk; the last one may be shorter.
         reach: frames of context, either side.
         grid: windows begin at multiples of so many frames.
-        render: takes a window of the mel and the number of its first frame, returns (batch, frames * hop) samples.
+        render: takes a window of the mel, the number of its first frame, and which frames of the window to return: from,
+            to; returns (batch, (to - from) * hop) samples.
 
     Yields:
         (batch, chunk_frames * hop) samples; together as many as rendering the whole gives, and the same.
@@ -84,8 +86,5 @@ def in_chunks(
         stop = min(start + chunk_frames, first + held.shape[-1])
         begin = max(0, start - reach) // grid * grid
         held, first = held[..., begin - first :], begin
-        window = held[..., : stop + reach - begin]
-        wave = render(window, begin)
-        hop = wave.shape[1] // window.shape[-1]
-        yield wave[:, (start - begin) * hop : (stop - begin) * hop]
+        yield render(held[..., : stop + reach - begin], begin, start - begin, stop - begin)
         start = stop

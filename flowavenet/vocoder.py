@@ -20,7 +20,7 @@ from flowavenet.streaming import Noise, in_chunks
 
 DEFAULT = "lapflow-speech-22k"
 """The shipped checkpoint that :meth:`Vocoder.from_pretrained` takes when none is named."""
-SYNTHESIS: dict[str, Any] = {"temperature": 0.8, "match": 8}
+SYNTHESIS: dict[str, Any] = {"temperature": 0.8, "match": 12}
 """How to synthesise with a checkpoint that does not say (``facts["synthesis"]``, written by ``flowavenet tune``)."""
 TILE = 1024
 """Frames that are synthesised at a time, of mels that are longer."""
@@ -156,18 +156,23 @@ class Vocoder(nn.Module):
         hop, noise = self.settings.hop_length, None
 
         @torch.no_grad()
-        def render(window: Tensor, first: int) -> Tensor:
+        def render(window: Tensor, first: int, start: int, stop: int) -> Tensor:
             nonlocal noise
             window = window.to(self.device)
             noise = noise or Noise(seed, len(window), self.device)
             frames = self.model.whole_frames(window.shape[-1])
             wave = self._render(temperature * noise(first * hop, (first + frames) * hop), window)
+            # what follows the flow needs less context than the flow
+            begin, end = max(0, start - after) // grid * grid, stop + after
+            wave, window = wave[:, begin * hop : end * hop], window[..., begin:end]
             if denoise:
                 wave = self._denoiser()(wave, denoise)
-            return self.matching(wave, window, match)
+            return self.matching(wave, window, match)[:, (start - begin) * hop : (stop - begin) * hop]
 
         grid = math.lcm(self.model.frame_grid, self.matching.stride)
-        return in_chunks(mel, chunk_frames, self.reach(match, denoise > 0), grid, render)
+        reach = self.reach(match, denoise > 0)
+        after = self.matching.reach(match) + 4 * (denoise > 0)
+        return in_chunks(mel, chunk_frames, reach, grid, render)
 
     def reach(self, match: int | None = None, denoise: bool = False) -> int:
         """Frames of mel, either side, that a sample depends on: the look-ahead of a stream."""

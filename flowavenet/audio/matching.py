@@ -34,7 +34,7 @@ class MelMatching(nn.Module):
     Perraudin, Balazs, Sondergaard, "A fast Griffin-Lim algorithm", 2013. That the mel and no magnitude is fixed is ours.
     """
 
-    def __init__(self, spectrogram: MelSpectrogram, momentum: float = 0.5, max_gain: float = 20.0):
+    def __init__(self, spectrogram: MelSpectrogram, momentum: float = 0.7, max_gain: float = 20.0):
         super().__init__()
         self.spectrogram = spectrogram
         self.momentum = momentum
@@ -45,12 +45,16 @@ class MelMatching(nn.Module):
 
     def forward(self, wave: Tensor, mel: Tensor, rounds: int) -> Tensor:
         """Match wave (batch, samples) to mel (batch, n_mels, frames), frames = ceil(samples / hop_length)."""
+        if rounds < 1:
+            return wave
         target = self.spectrogram.energies(mel).transpose(1, 2)        # (batch, frames, n_mels)
-        settings = self.spectrogram.settings
-        subsets = [
-            (first * settings.hop_length, target[:, first :: self.stride])
-            for first in range(min(self.stride, target.shape[1]))
-        ]
+        frames, hop = target.shape[1], self.spectrogram.settings.hop_length
+        subsets = []                                                   # frames that take part in the same rounds
+        for first in range(min(self.stride, frames)):
+            wanted = target[:, first :: self.stride]
+            window = self._window().expand(1, wanted.shape[1], -1)
+            weight = _overlap_add(window.square(), self.stride * hop).clamp(min=0.1)
+            subsets.append((first * hop, wanted, 1 / weight))
         last = ahead = wave
         for i in range(rounds):
             wave = ahead + self._change(ahead, *subsets[i % len(subsets)])
@@ -63,37 +67,41 @@ class MelMatching(nn.Module):
         settings = self.spectrogram.settings
         return rounds * math.ceil(settings.n_fft / settings.hop_length)
 
-    def _change(self, wave: Tensor, begin: int, target: Tensor) -> Tensor:
+    def _change(self, wave: Tensor, begin: int, target: Tensor, share: Tensor) -> Tensor:
         """What frames that want the energies ``target`` (batch, frames, n_mels), ``stride`` hops apart, add to the wave.
 
-        The first one begins at sample ``begin`` of the padded wave.
+        The first one begins at sample ``begin`` of the padded wave; ``share`` is what each sample takes of their sum.
         """
         settings, bank = self.spectrogram.settings, self.spectrogram.filter_bank
-        hop, n_fft = self.stride * settings.hop_length, settings.n_fft
+        hop, n_fft, window = self.stride * settings.hop_length, settings.n_fft, self._window()
         padded = self.spectrogram.pad(wave)
-        spare = n_fft - settings.win_length
-        window = F.pad(self.spectrogram.window, (spare // 2, spare - spare // 2))
         spectrum = torch.fft.rfft(padded[:, begin:].unfold(1, n_fft, hop)[:, : target.shape[1]] * window)
-        energies = spectrum.real.square() + spectrum.imag.square()
+        energies = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
         if settings.power != 2:
-            energies = energies.sqrt() if settings.power == 1 else energies ** (settings.power / 2)
-        ratio = target / (energies @ bank.T).clamp(min=settings.floor)
+            energies = energies.sqrt_() if settings.power == 1 else energies.pow_(settings.power / 2)
+        ratio = target / (energies @ bank.T).clamp_(min=settings.floor)
         if settings.power != 1:
             ratio = ratio ** (1 / settings.power)
-        excess = ratio.clamp(1 / self.max_gain, self.max_gain) - 1
+        excess = ratio.clamp_(1 / self.max_gain, self.max_gain).sub_(1)
         gain = excess @ (bank / bank.sum(0).clamp(min=1e-9))           # less 1, and 0 outside all bands
-        change = _overlap_add(torch.fft.irfft(spectrum * gain, n=n_fft) * window, hop)
-        weight = _overlap_add((window**2).expand(1, target.shape[1], -1), hop)
+        change = _overlap_add(torch.fft.irfft(spectrum * gain, n=n_fft).mul_(window), hop).mul_(share)
         left = (n_fft - settings.hop_length) // 2
         missing = max(0, left + wave.shape[1] - begin - change.shape[1])
-        return F.pad(change / weight.clamp(min=0.1), (begin, missing))[:, left : left + wave.shape[1]]
+        return F.pad(change, (begin, missing))[:, left : left + wave.shape[1]]
+
+    def _window(self) -> Tensor:
+        settings, window = self.spectrogram.settings, self.spectrogram.window
+        spare = settings.n_fft - settings.win_length
+        return F.pad(window, (spare // 2, spare - spare // 2))
 
 
 def _overlap_add(frames: Tensor, hop: int) -> Tensor:
     """Sum frames (batch, count, length) that begin ``hop`` apart: (batch, (count - 1) * hop + length), and zeros after."""
     batch, count, length = frames.shape
     blocks = -(-length // hop)
-    frames = F.pad(frames, (0, blocks * hop - length)).view(batch, count, blocks, hop)
+    if length < blocks * hop:
+        frames = F.pad(frames, (0, blocks * hop - length))
+    frames = frames.reshape(batch, count, blocks, hop)
     total = frames.new_zeros(batch, count + blocks - 1, hop)
     for block in range(blocks):
         total[:, block : block + count] += frames[:, :, block]

@@ -42,6 +42,23 @@ class MelEncoder(nn.Module):
         return 1 + sum(layer.padding[0] for layer in self.layers)
 
 
+class Pointwise(nn.Conv1d):
+    """Mix the channels of each frame: a convolution of kernel size 1.
+
+    In half precision it is computed as a matrix product, which on a CPU takes 0.5 to 0.7 of the time of a convolution; in
+    float32 it is the other way round.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = self.weight.dtype.itemsize == 2 or torch.is_autocast_enabled(x.device.type)
+        if not half:
+            return super().forward(x)
+        return torch.baddbmm(self.bias[None, :, None], self.weight[:, :, 0].expand(len(x), -1, -1), x)
+
+
 class FrameNet(nn.Module):
     """Predict something about every frame from its neighbours and the conditioning, at little cost.
 
@@ -67,14 +84,14 @@ class FrameNet(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; a centred convolution needs an odd one")
-        self.front = nn.Conv1d(in_channels, width, 1)
-        self.conditioning = nn.Conv1d(cond_channels, width, 1)
+        self.front = Pointwise(in_channels, width)
+        self.conditioning = Pointwise(cond_channels, width)
         self.depthwise = nn.ModuleList(
             nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width) for _ in range(layers)
         )
-        self.pointwise = nn.ModuleList(nn.Conv1d(width, 2 * width, 1) for _ in range(layers))
-        self.residual = nn.ModuleList(nn.Conv1d(width, width, 1) for _ in range(layers))
-        self.last = nn.Conv1d(width, out_channels, 1)
+        self.pointwise = nn.ModuleList(Pointwise(width, 2 * width) for _ in range(layers))
+        self.residual = nn.ModuleList(Pointwise(width, width) for _ in range(layers))
+        self.last = Pointwise(width, out_channels)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
