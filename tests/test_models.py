@@ -23,6 +23,7 @@ VARIANTS = {
     "dilation 3": ("flowavenet", SMALL | {"dilation_base": 3, "layers": 3}, 8),
     "growing, limited": ("flowavenet", SMALL | {"width_growth": 1.5, "log_scale_limit": 1.0}, 8),
     "lapflow": ("lapflow", LAPPED, 8),
+    "lapflow, with details": ("lapflow", LAPPED | {"detail_steps": 2, "detail_width": 8}, 8),
     "lapflow, one level": ("lapflow", LAPPED | {"levels": 1, "filter_frames": 4}, 8),
     "lapflow, no levels": ("lapflow", LAPPED | {"levels": 0, "log_scale_limit": None}, 8),
     "lapflow, without filters": ("lapflow", LAPPED | {"filter_spread": None, "window": "kbd"}, 8),

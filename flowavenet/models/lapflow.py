@@ -43,6 +43,10 @@ class LapflowConfig:
     """Times that every other frame is predicted from the rest: only one frame in 2^levels takes the steps."""
     steps: int = 4
     """Steps of ActNorm, mixing and coupling between bands, for the frames that are left."""
+    detail_steps: int = 0
+    """Such steps for the frames that are predicted, after their prediction, at each level."""
+    detail_width: int = 128
+    """Channels inside the nets of those."""
     layers: int = 3
     """Gated layers in the net of each coupling."""
     width: int = 256
@@ -92,22 +96,24 @@ class Lapflow(FlowVocoder):
     def _frames(self, levels: int, cond_channels: int) -> Transform:
         """Frames (batch, bands, time) to noise: every other one given its neighbours, ``levels`` times over; then steps."""
         config, bands = self.config, self.config.bands
-        net = {"layers": config.layers, "width": config.width, "kernel_size": config.kernel_size}
+        net = {"layers": config.layers, "kernel_size": config.kernel_size}
+
+        def steps(count: int, width: int) -> Chain:
+            nets = [FrameNet(bands // 2, bands, cond_channels, width=width, **net) for _ in range(count)]
+            return Chain(
+                *(Chain(ActNorm(bands), Mixing(bands), AffineCoupling(one, config.log_scale_limit)) for one in nets)
+            )
+
         if levels:
             predict = DynamicFilterNet(
-                bands, cond_channels, frames=config.filter_frames, spread=config.filter_spread, **net
+                bands, cond_channels, frames=config.filter_frames, spread=config.filter_spread, width=config.width, **net
             )
-            rest = Kept(self._frames(levels - 1, cond_channels), (0, bands))
-            return Chain(ActNorm(bands), Interleaved(2, Chain(AffineCoupling(predict, config.log_scale_limit), rest), pool))
-        return Chain(
-            *(
-                Chain(
-                    ActNorm(bands), Mixing(bands),
-                    AffineCoupling(FrameNet(bands // 2, bands, cond_channels, **net), config.log_scale_limit),
-                )
-                for _ in range(config.steps)
-            )
-        )
+            inside: list[Transform] = [AffineCoupling(predict, config.log_scale_limit)]
+            if config.detail_steps:
+                inside.append(Kept(steps(config.detail_steps, config.detail_width), (bands, 2 * bands)))
+            inside.append(Kept(self._frames(levels - 1, cond_channels), (0, bands)))
+            return Chain(ActNorm(bands), Interleaved(2, Chain(*inside), pool))
+        return steps(config.steps, config.width)
 
     @property
     def group(self) -> int:
