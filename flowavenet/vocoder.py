@@ -152,7 +152,7 @@ class Vocoder(nn.Module):
         """
         temperature = self.synthesis["temperature"] if temperature is None else temperature
         match = self.synthesis["match"] if match is None else match
-        seed = torch.seed() if seed is None else seed
+        seed = torch.Generator().seed() if seed is None else seed
         hop, noise = self.settings.hop_length, None
 
         @torch.no_grad()

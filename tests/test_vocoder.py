@@ -110,3 +110,11 @@ def test_shipped_checkpoint_speaks(name, speech):
 
 def test_the_default_is_shipped():
     assert DEFAULT in shipped_checkpoints()
+
+
+def test_synthesis_leaves_the_random_numbers_of_others_alone(vocoder):
+    mel = torch.randn(1, 80, 5) - 5
+    for seed in (None, 3):
+        before = torch.random.get_rng_state()
+        vocoder(mel, seed=seed)
+        assert torch.equal(torch.random.get_rng_state(), before)
