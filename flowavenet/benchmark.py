@@ -54,7 +54,7 @@ def benchmark(
         "rtf": rtf, "rtf_min": min(times), "rtf_max": max(times), "khz": vocoder.sample_rate / rtf / 1000,
         "gmac_per_second": forward_flops(vocoder.model, vocoder.device) * vocoder.sample_rate / 2e9,
         "seconds": made / batch, "batch": batch, "repeats": repeats, "precision": vocoder.precision,
-        "match": vocoder.synthesis["match"] if match is None else match, "peak_rss_mb": rss,
+        "match": vocoder.rounds(match), "peak_rss_mb": rss,
         "weights_m": sum(weight.numel() for weight in vocoder.model.parameters()) / 1e6,
         "device": _device_name(vocoder.device), "threads": torch.get_num_threads(), "torch": torch.__version__,
     }

@@ -42,6 +42,7 @@ def save_checkpoint(
         raise ValueError(f"{folder}: cannot save a {type(model).__name__}; known models are {', '.join(sorted(MODELS))}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+
     def stored(value: Tensor) -> Tensor:
         large = value.is_floating_point() and value.numel() > SMALL
         return value.detach().to("cpu", dtype if large else None).contiguous()

@@ -151,7 +151,7 @@ class Vocoder(nn.Module):
             (batch, chunk_frames * hop_length) samples, as soon as the :meth:`reach` frames after the chunk are there.
         """
         temperature = self.synthesis["temperature"] if temperature is None else temperature
-        match = self.synthesis["match"] if match is None else match
+        match = self.rounds(match)
         seed = torch.Generator().seed() if seed is None else seed
         hop, noise = self.settings.hop_length, None
 
@@ -170,14 +170,19 @@ class Vocoder(nn.Module):
             return self.matching(wave, window, match)[:, (start - begin) * hop : (stop - begin) * hop]
 
         grid = math.lcm(self.model.frame_grid, self.matching.stride)
-        reach = self.reach(match, denoise > 0)
-        after = self.matching.reach(match) + 4 * (denoise > 0)
-        return in_chunks(mel, chunk_frames, reach, grid, render)
+        after = self._reach_after_flow(match, denoise > 0)
+        return in_chunks(mel, chunk_frames, self.reach(match, denoise > 0), grid, render)
 
     def reach(self, match: int | None = None, denoise: bool = False) -> int:
         """Frames of mel, either side, that a sample depends on: the look-ahead of a stream."""
-        match = self.synthesis["match"] if match is None else match
-        return self.model.reach() + self.matching.reach(match) + 4 * denoise
+        return self.model.reach() + self._reach_after_flow(self.rounds(match), denoise)
+
+    def _reach_after_flow(self, match: int, denoise: bool) -> int:
+        return self.matching.reach(match) + 4 * denoise
+
+    def rounds(self, match: int | None = None) -> int:
+        """Rounds of mel matching: as many as asked for, or the checkpoint's."""
+        return self.synthesis["match"] if match is None else match
 
     def _render(self, noise: Tensor, mel: Tensor) -> Tensor:
         half = PRECISIONS[self.precision]

@@ -6,6 +6,16 @@ import torch
 from flowavenet.nets import DynamicFilterNet, FrameNet, MelEncoder, MelUpsampler, WaveNet
 
 
+def assert_reach_is_exact(net, x, cond):
+    """A change at one frame touches just the frames that ``reach`` says can see it."""
+    place = x.shape[-1] // 2
+    changed = x.clone()
+    changed[..., place] += 1
+    touched = (net(x, cond) - net(changed, cond)).abs().amax(dim=(0, 1)).nonzero().flatten()
+    left, right = net.reach()
+    assert place - right == touched.min() and touched.max() == place + left
+
+
 @pytest.mark.parametrize("hop", [1, 2, 3, 7, 64, 200, 256, 257, 275, 300, 512])
 @pytest.mark.parametrize("frames", [1, 2, 9])
 def test_upsampler_gives_one_column_per_sample(hop, frames):
@@ -47,11 +57,7 @@ def test_frame_net_starts_at_zero_and_does_not_look_beyond_its_reach():
     x, cond = torch.randn(1, 3, 30, dtype=torch.float64), torch.randn(1, 4, 31, dtype=torch.float64)
     assert not net(x, cond).any()
     torch.nn.init.normal_(net.last.weight)
-    changed = x.clone()
-    changed[..., 15] += 1
-    touched = (net(x, cond) - net(changed, cond)).abs().amax(dim=(0, 1)).nonzero().flatten()
-    left, right = net.reach()
-    assert 15 - right == touched.min() and touched.max() == 15 + left
+    assert_reach_is_exact(net, x, cond)
     with pytest.raises(ValueError, match="odd"):
         FrameNet(3, 6, 4, layers=2, width=8, kernel_size=4)
 
@@ -96,10 +102,6 @@ def test_dynamic_filter_net_does_not_look_beyond_its_reach():
     net = DynamicFilterNet(3, 4, frames=4, layers=2, width=8, kernel_size=3).double()
     torch.nn.init.normal_(net.net.last.weight)
     x, cond = torch.randn(1, 3, 30, dtype=torch.float64), torch.randn(1, 4, 30, dtype=torch.float64)
-    changed = x.clone()
-    changed[..., 15] += 1
-    touched = (net(x, cond) - net(changed, cond)).abs().amax(dim=(0, 1)).nonzero().flatten()
-    left, right = net.reach()
-    assert 15 - right == touched.min() and touched.max() == 15 + left
+    assert_reach_is_exact(net, x, cond)
     with pytest.raises(ValueError, match="even"):
         DynamicFilterNet(3, 4, frames=3, layers=1, width=8, kernel_size=3)

@@ -85,7 +85,7 @@ class MelMatching(nn.Module):
         excess = ratio.clamp_(1 / self.max_gain, self.max_gain).sub_(1)
         gain = excess @ (bank / bank.sum(0).clamp(min=1e-9))           # less 1, and 0 outside all bands
         change = _overlap_add(torch.fft.irfft(spectrum * gain, n=n_fft).mul_(window), hop).mul_(share)
-        left = (n_fft - settings.hop_length) // 2
+        left, _ = settings.context
         missing = max(0, left + wave.shape[1] - begin - change.shape[1])
         return F.pad(change, (begin, missing))[:, left : left + wave.shape[1]]
 

@@ -103,6 +103,12 @@ class MelSettings:
         )
         _check(self.peak is None or 0 < self.peak <= 1, f"peak is {self.peak}, must be in (0, 1], or None")
 
+    @property
+    def context(self) -> tuple[int, int]:
+        """Samples beyond the two ends of a recording that its end frames look at: before and after."""
+        extra = self.n_fft - self.hop_length
+        return extra // 2, extra - extra // 2
+
     def frames(self, samples: int) -> int:
         """The number of mel frames for this many samples: samples / hop_length, rounded up."""
         return -(-samples // self.hop_length)
@@ -144,8 +150,7 @@ class MelSpectrogram(nn.Module):
         _check_wave(wave)
         settings = self.settings
         wave = F.pad(wave, (0, -wave.shape[1] % settings.hop_length))
-        extra = settings.n_fft - settings.hop_length
-        left, right = extra // 2, extra - extra // 2
+        left, right = settings.context
         if settings.pad_mode == "constant":
             return F.pad(wave, (left, right))
         before = _mirrored(torch.arange(-left, 0, device=wave.device), wave.shape[1])

@@ -89,13 +89,14 @@ class Lapflow(FlowVocoder):
         levels = nn.Conv1d(cond_channels, config.bands, 1)
         nn.init.zeros_(levels.weight)
         nn.init.zeros_(levels.bias)
-        frames = Chain(ConditionalScale(levels), self._frames(config.levels, cond_channels))
+        frames = Chain(ConditionalScale(levels), self._frames(config.levels))
         folded = config.window == "none"
         self.flow = Folded(config.bands, frames) if folded else Lapped(config.bands, frames, config.window)
 
-    def _frames(self, levels: int, cond_channels: int) -> Transform:
+    def _frames(self, levels: int) -> Transform:
         """Frames (batch, bands, time) to noise: every other one given its neighbours, ``levels`` times over; then steps."""
         config, bands = self.config, self.config.bands
+        cond_channels = self.n_mels + config.cond_width
         net = {"layers": config.layers, "kernel_size": config.kernel_size}
 
         def steps(count: int, width: int) -> Chain:
@@ -111,7 +112,7 @@ class Lapflow(FlowVocoder):
             inside: list[Transform] = [AffineCoupling(predict, config.log_scale_limit)]
             if config.detail_steps:
                 inside.append(Kept(steps(config.detail_steps, config.detail_width), (bands, 2 * bands)))
-            inside.append(Kept(self._frames(levels - 1, cond_channels), (0, bands)))
+            inside.append(Kept(self._frames(levels - 1), (0, bands)))
             return Chain(ActNorm(bands), Interleaved(2, Chain(*inside), pool))
         return steps(config.steps, config.width)
 

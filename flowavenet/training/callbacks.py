@@ -109,7 +109,7 @@ class Throughput(pl.Callback):
     ) -> None:
         settings = module.mel_settings
         padded = batch["padded"]
-        self.samples += len(padded) * (padded.shape[1] - settings.n_fft + settings.hop_length) * trainer.world_size
+        self.samples += len(padded) * (padded.shape[1] - sum(settings.context)) * trainer.world_size
         if trainer.global_step % self.every:
             return
         wait(module.device)

@@ -38,7 +38,7 @@ class Crops(Dataset):
     def __init__(self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float):
         self.clips = list(clips)
         self.mel = mel
-        self.length = frames * mel.settings.hop_length + mel.settings.n_fft - mel.settings.hop_length
+        self.length = frames * mel.settings.hop_length + sum(mel.settings.context)
         self.seed = seed
         self.silence_rms = 10 ** (silence_db / 20)
         self.ends = np.cumsum([max(clip.seconds, 1e-3) for clip in self.clips])

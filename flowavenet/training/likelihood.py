@@ -110,7 +110,7 @@ class LikelihoodTraining(pl.LightningModule):
         """Log-density of each crop of the batch per sample: (batch,)."""
         padded = batch["padded"]
         noise = torch.Generator(padded.device).manual_seed(self.hparams.seed + int(batch["index"][0]))
-        before = (self.mel_settings.n_fft - self.mel_settings.hop_length) // 2
+        before, _ = self.mel_settings.context
         mel = self.mel.from_padded(padded)
         wave = padded[:, before : before + mel.shape[-1] * self.mel_settings.hop_length]
         wave = dequantise(wave, self.hparams.dequantisation, noise)
