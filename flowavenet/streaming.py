@@ -55,7 +55,7 @@ def _mix(x: int) -> int:
 
 
 def in_chunks(
-    mel: Tensor | Iterable[Tensor], chunk_frames: int, reach: int, grid: int,
+    mel: Tensor | Iterable[Tensor], chunk_frames: int, reach: tuple[int, int], grid: int,
     render: Callable[[Tensor, int, int, int], Tensor],
 ) -> Iterator[Tensor]:
     """Render a mel chunk by chunk: each one as soon as the frames it depends on are there.
@@ -63,7 +63,7 @@ def in_chunks(
     Args:
         mel: (batch, n_mels, frames), or pieces of it in time order, of any lengths, as they arrive.
         chunk_frames: frames per chunk; the last one may be shorter.
-        reach: frames of context, either side.
+        reach: frames of context, before and after.
         grid: windows begin at multiples of so many frames.
         render: takes a window of the mel, the number of its first frame, and which frames of the window to return: from,
             to; returns (batch, (to - from) * hop) samples.
@@ -73,10 +73,11 @@ def in_chunks(
     """
     if chunk_frames < 1:
         raise ValueError(f"chunk_frames is {chunk_frames}; a chunk has at least 1 frame")
+    before, after = reach
     pieces = iter([mel] if isinstance(mel, Tensor) else mel)
     held, first, start, ended = None, 0, 0, False                      # frames at hand, the number of the first of them
     while True:
-        while not ended and (held is None or first + held.shape[-1] < start + chunk_frames + reach):
+        while not ended and (held is None or first + held.shape[-1] < start + chunk_frames + after):
             piece = next(pieces, None)
             ended = piece is None
             if piece is not None:
@@ -84,7 +85,7 @@ def in_chunks(
         if held is None or start >= first + held.shape[-1]:
             return
         stop = min(start + chunk_frames, first + held.shape[-1])
-        begin = max(0, start - reach) // grid * grid
+        begin = max(0, start - before) // grid * grid
         held, first = held[..., begin - first :], begin
-        yield render(held[..., : stop + reach - begin], begin, start - begin, stop - begin)
+        yield render(held[..., : stop + after - begin], begin, start - begin, stop - begin)
         start = stop

@@ -148,7 +148,7 @@ class Vocoder(nn.Module):
             temperature, seed, match, denoise: as for :meth:`forward`.
 
         Yields:
-            (batch, chunk_frames * hop_length) samples, as soon as the :meth:`reach` frames after the chunk are there.
+            (batch, chunk_frames * hop_length) samples, as soon as the frames that they depend on (:meth:`reach`) are there.
         """
         temperature = self.synthesis["temperature"] if temperature is None else temperature
         match = self.rounds(match)
@@ -163,19 +163,21 @@ class Vocoder(nn.Module):
             frames = self.model.whole_frames(window.shape[-1])
             wave = self._render(temperature * noise(first * hop, (first + frames) * hop), window)
             # what follows the flow needs less context than the flow
-            begin, end = max(0, start - after) // grid * grid, stop + after
+            begin, end = max(0, start - around) // grid * grid, stop + around
             wave, window = wave[:, begin * hop : end * hop], window[..., begin:end]
             if denoise:
                 wave = self._denoiser()(wave, denoise)
             return self.matching(wave, window, match)[:, (start - begin) * hop : (stop - begin) * hop]
 
         grid = math.lcm(self.model.frame_grid, self.matching.stride)
-        after = self._reach_after_flow(match, denoise > 0)
+        around = self._reach_after_flow(match, denoise > 0)
         return in_chunks(mel, chunk_frames, self.reach(match, denoise > 0), grid, render)
 
-    def reach(self, match: int | None = None, denoise: bool = False) -> int:
-        """Frames of mel, either side, that a sample depends on: the look-ahead of a stream."""
-        return self.model.reach() + self._reach_after_flow(self.rounds(match), denoise)
+    def reach(self, match: int | None = None, denoise: bool = False) -> tuple[int, int]:
+        """Frames of mel, before and after, that a sample depends on; those after are the look-ahead of a stream."""
+        before, after = self.model.reach()
+        around = self._reach_after_flow(self.rounds(match), denoise)
+        return before + around, after + around
 
     def _reach_after_flow(self, match: int, denoise: bool) -> int:
         return self.matching.reach(match) + 4 * denoise

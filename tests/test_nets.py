@@ -52,8 +52,10 @@ def test_upsampler_starts_as_interpolation(hop):
     torch.testing.assert_close(out[0, [1, 3]][:, inside], torch.ones(2, 5 * hop))
 
 
-def test_frame_net_starts_at_zero_and_does_not_look_beyond_its_reach():
-    net = FrameNet(3, 6, 4, layers=2, width=8, kernel_size=5).double()
+@pytest.mark.parametrize("kernel_size, causal", [(5, False), (5, True), (2, True)])
+def test_frame_net_starts_at_zero_and_does_not_look_beyond_its_reach(kernel_size, causal):
+    net = FrameNet(3, 6, 4, layers=2, width=8, kernel_size=kernel_size, causal=causal).double()
+    assert net.reach()[1] == 0 or not causal
     x, cond = torch.randn(1, 3, 30, dtype=torch.float64), torch.randn(1, 4, 31, dtype=torch.float64)
     assert not net(x, cond).any()
     torch.nn.init.normal_(net.last.weight)
@@ -62,28 +64,33 @@ def test_frame_net_starts_at_zero_and_does_not_look_beyond_its_reach():
         FrameNet(3, 6, 4, layers=2, width=8, kernel_size=4)
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("steps", [21, 42, 33])
-def test_mel_encoder_keeps_the_mel_and_does_not_look_beyond_its_reach(steps):
-    encoder = MelEncoder(5, 7).double()
+def test_mel_encoder_keeps_the_mel_and_does_not_look_beyond_its_reach(steps, causal):
+    encoder = MelEncoder(5, 7, causal=causal).double()
     mel = torch.randn(1, 5, 21, dtype=torch.float64)
     assert encoder(mel, steps).shape == (1, 12, steps)
     torch.testing.assert_close(encoder(mel, 21)[:, :5], mel)
     changed = mel.clone()
     changed[..., 10] += 1
     touched = (encoder(mel, steps) - encoder(changed, steps)).abs().amax(dim=(0, 1)).nonzero().flatten()
-    reach = encoder.reach()
-    assert touched.min() * 21 // steps >= 10 - reach and touched.max() * 21 // steps <= 10 + reach
+    left, right = encoder.reach()
+    between = steps != 21
+    assert touched.min() * 21 // steps >= 10 - right - between and touched.max() * 21 // steps <= 10 + left + between
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("frames", [2, 4])
-def test_dynamic_filters_are_weighted_sums_over_the_frames_around(frames):
+def test_dynamic_filters_are_weighted_sums_over_the_frames_around(frames, causal):
     """shift[k, t] = s[k, t] + sum over frames i and bands j of bounded w x[k + j, t + i], against plain loops."""
     spread, channels, time = 2, 5, 9
-    net = DynamicFilterNet(channels, 4, frames=frames, spread=spread, layers=1, width=8, kernel_size=3).double()
+    sizes = {"frames": frames, "spread": spread, "layers": 1, "width": 8, "kernel_size": 3, "causal": causal}
+    net = DynamicFilterNet(channels, 4, **sizes).double()
     x, cond = torch.randn(1, channels, time, dtype=torch.float64), torch.randn(1, 4, time, dtype=torch.float64)
     assert not net(x, cond).any()
     torch.nn.init.normal_(net.net.last.weight)
-    neighbours = torch.arange(time)[:, None] + torch.arange(1 - frames // 2, frames // 2 + 1)
+    last = 0 if causal else frames // 2
+    neighbours = torch.arange(time)[:, None] + torch.arange(last + 1 - frames, last + 1)
     inside = (neighbours >= 0) & (neighbours < time)
     around = x[0][:, neighbours.clamp(0, time - 1)] * inside               # (channels, time, frames)
     amounts = net.net(around.permute(2, 0, 1).reshape(1, -1, time), cond)[0]
@@ -98,8 +105,9 @@ def test_dynamic_filters_are_weighted_sums_over_the_frames_around(frames):
     torch.testing.assert_close(got[channels:], amounts[channels : 2 * channels])
 
 
-def test_dynamic_filter_net_does_not_look_beyond_its_reach():
-    net = DynamicFilterNet(3, 4, frames=4, layers=2, width=8, kernel_size=3).double()
+@pytest.mark.parametrize("causal", [False, True])
+def test_dynamic_filter_net_does_not_look_beyond_its_reach(causal):
+    net = DynamicFilterNet(3, 4, frames=4, layers=2, width=8, kernel_size=3, causal=causal).double()
     torch.nn.init.normal_(net.net.last.weight)
     x, cond = torch.randn(1, 3, 30, dtype=torch.float64), torch.randn(1, 4, 30, dtype=torch.float64)
     assert_reach_is_exact(net, x, cond)

@@ -48,8 +48,8 @@ class FlowVocoder(nn.Module, ABC):
         """The mel as the flow wants it: (batch, channels, time), one column per sample or per frame."""
 
     @abstractmethod
-    def cond_reach(self) -> int:
-        """Frames of mel, either side, that one column of the conditioning depends on."""
+    def cond_reach(self) -> tuple[int, int]:
+        """Frames of mel, before and after, that one column of the conditioning depends on."""
 
     def forward(self, wave: Tensor, mel: Tensor) -> Tensor:
         """The same as :meth:`log_prob`; wrappers such as DistributedDataParallel call this."""
@@ -104,9 +104,10 @@ class FlowVocoder(nn.Module, ABC):
         """So many frames, rounded up to the grid."""
         return -(-frames // self.frame_grid) * self.frame_grid
 
-    def reach(self) -> int:
-        """Frames of context, either side, after which a chunk of the inverse equals the same part of the whole."""
-        return math.ceil(max(self.flow.reach()) / self.hop_length) + self.cond_reach()
+    def reach(self) -> tuple[int, int]:
+        """Frames of context, before and after, with which a chunk of the inverse equals the same part of the whole."""
+        before, after = (math.ceil(samples / self.hop_length) for samples in self.flow.reach())
+        return before + self.cond_reach()[0], after + self.cond_reach()[1]
 
     def _cond(self, mel: Tensor, wave: Tensor) -> Tensor:
         self.check_mel(mel)

@@ -107,8 +107,8 @@ class FloWaveNet(FlowVocoder):
     def condition(self, mel: Tensor) -> Tensor:
         return self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
 
-    def cond_reach(self) -> int:
-        return self.upsampler.reach()
+    def cond_reach(self) -> tuple[int, int]:
+        return self.upsampler.reach(), self.upsampler.reach()
 
     def _block(self, index: int, channels: int) -> Transform:
         """Block ``index`` and, inside it, all that follow; ``channels`` counts those after its squeeze."""

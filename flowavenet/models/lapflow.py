@@ -52,7 +52,7 @@ class LapflowConfig:
     width: int = 256
     """Channels inside each net."""
     kernel_size: int = 5
-    """Frames that each layer sees, odd."""
+    """Frames that each layer sees, odd unless causal."""
     filter_frames: int = 2
     """Frames around a predicted one that are filtered, even."""
     filter_spread: int | None = 2
@@ -65,6 +65,9 @@ class LapflowConfig:
     """Added to the mel, and"""
     mel_scale: float = 0.5
     """then multiplied: natural-log mels of speech come to mean 0 and standard deviation 1."""
+    causal: bool = False
+    """Nets and predictions look only backwards in time: what follows a sample is needed for a few frames only, so that a
+    stream can begin at once."""
     log_scale_limit: float | None = 3.0
     """Soft bound on the couplings' log-scales; None: no bound."""
 
@@ -85,7 +88,7 @@ class Lapflow(FlowVocoder):
         super().__init__(config or LapflowConfig(), n_mels, hop_length)
         config = self.config
         cond_channels = n_mels + config.cond_width
-        self.encoder = MelEncoder(n_mels, config.cond_width, config.cond_layers)
+        self.encoder = MelEncoder(n_mels, config.cond_width, config.cond_layers, causal=config.causal)
         levels = nn.Conv1d(cond_channels, config.bands, 1)
         nn.init.zeros_(levels.weight)
         nn.init.zeros_(levels.bias)
@@ -97,7 +100,7 @@ class Lapflow(FlowVocoder):
         """Frames (batch, bands, time) to noise: every other one given its neighbours, ``levels`` times over; then steps."""
         config, bands = self.config, self.config.bands
         cond_channels = self.n_mels + config.cond_width
-        net = {"layers": config.layers, "kernel_size": config.kernel_size}
+        net = {"layers": config.layers, "kernel_size": config.kernel_size, "causal": config.causal}
 
         def steps(count: int, width: int) -> Chain:
             nets = [FrameNet(bands // 2, bands, cond_channels, width=width, **net) for _ in range(count)]
@@ -124,5 +127,7 @@ class Lapflow(FlowVocoder):
         steps = -(-mel.shape[-1] * self.hop_length // self.config.bands)
         return self.encoder((mel + self.config.mel_shift) * self.config.mel_scale, steps)
 
-    def cond_reach(self) -> int:
-        return self.encoder.reach()
+    def cond_reach(self) -> tuple[int, int]:
+        left, right = self.encoder.reach()
+        between = int(self.hop_length != self.config.bands)            # columns are interpolated
+        return left + between, right + between

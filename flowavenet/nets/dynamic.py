@@ -23,6 +23,7 @@ class DynamicFilterNet(nn.Module):
         channels: bands of a frame.
         cond_channels: of ``cond``.
         frames: neighbours in time that are filtered, even: half of them before and half after the predicted frame.
+        causal: all of them before it, and the net looks only backwards in time.
         spread: neighbours in frequency, either side; None: no filters, shift = s.
         layers, width, kernel_size: of the net, a :class:`FrameNet`.
 
@@ -34,7 +35,7 @@ class DynamicFilterNet(nn.Module):
 
     def __init__(
         self, channels: int, cond_channels: int, *, frames: int = 2, spread: int | None = 2, layers: int, width: int,
-        kernel_size: int,
+        kernel_size: int, causal: bool = False,
     ):
         super().__init__()
         if frames < 2 or frames % 2:
@@ -44,12 +45,14 @@ class DynamicFilterNet(nn.Module):
         self.reads = range(0) if spread is None else range(2 * spread + 1)
         amounts = channels * (2 + frames * len(self.reads))
         self.net = FrameNet(
-            channels * frames, amounts, cond_channels, layers=layers, width=width, kernel_size=kernel_size
+            channels * frames, amounts, cond_channels, layers=layers, width=width, kernel_size=kernel_size, causal=causal
         )
+        later = 0 if causal else frames // 2
+        self.sides = frames - 1 - later, later
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         channels, time = x.shape[1:]
-        padded = F.pad(x, (self.frames // 2 - 1, self.frames // 2))
+        padded = F.pad(x, self.sides)
         around = [padded[..., i : i + time] for i in range(self.frames)]
         amounts = self.net(torch.cat(around, dim=1), cond)
         amounts = amounts.to(torch.promote_types(amounts.dtype, torch.float32))   # products with the signal are exact
@@ -64,4 +67,4 @@ class DynamicFilterNet(nn.Module):
     def reach(self) -> tuple[int, int]:
         """Frames to the left and to the right that one frame of the result depends on."""
         left, right = self.net.reach()
-        return left + self.frames // 2 - 1, right + self.frames // 2
+        return left + self.sides[0], right + self.sides[1]

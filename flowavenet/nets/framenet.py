@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class FrameConv(nn.Conv1d):
+    """A convolution over frames that keeps their number: centred, or causal, so that no result depends on a later frame.
+
+    Args:
+        kernel_size: frames that it sees, odd unless causal.
+        groups: as in ``torch.nn.Conv1d``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int = 1, causal: bool = False):
+        if not causal and kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}; a centred convolution needs an odd one")
+        super().__init__(in_channels, out_channels, kernel_size, padding=0 if causal else kernel_size // 2, groups=groups)
+        self.earlier = kernel_size - 1 if causal else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (self.earlier, 0)) if self.earlier else x)
+
+    def reach(self) -> tuple[int, int]:
+        """Frames to the left and to the right that one frame of the result depends on."""
+        return self.earlier + self.padding[0], self.padding[0]
 
 
 class MelEncoder(nn.Module):
@@ -16,17 +40,16 @@ class MelEncoder(nn.Module):
         n_mels: bands.
         width: learned features.
         layers: convolutions.
-        kernel_size: frames that each one sees, odd.
+        kernel_size: frames that each one sees, odd unless causal.
+        causal: look only backwards in time.
 
     Shape: mel (batch, n_mels, frames) to (batch, n_mels + width, steps); steps are spread evenly over the frames.
     """
 
-    def __init__(self, n_mels: int, width: int, layers: int = 3, kernel_size: int = 5):
+    def __init__(self, n_mels: int, width: int, layers: int = 3, kernel_size: int = 5, causal: bool = False):
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}; a centred convolution needs an odd one")
         self.layers = nn.ModuleList(
-            nn.Conv1d(width if layer else n_mels, width, kernel_size, padding=kernel_size // 2) for layer in range(layers)
+            FrameConv(width if layer else n_mels, width, kernel_size, causal=causal) for layer in range(layers)
         )
 
     def forward(self, mel: Tensor, steps: int) -> Tensor:
@@ -37,9 +60,9 @@ class MelEncoder(nn.Module):
         cond = torch.cat([mel, h.to(mel.dtype)], dim=1)
         return cond if steps == mel.shape[-1] else F.interpolate(cond, size=steps, mode="linear")
 
-    def reach(self) -> int:
-        """Frames, either side, that one step depends on; one of them for the interpolation."""
-        return 1 + sum(layer.padding[0] for layer in self.layers)
+    def reach(self) -> tuple[int, int]:
+        """Frames before and after that one step depends on, where there are as many steps as frames; else one more."""
+        return total_reach(self.layers)
 
 
 class Pointwise(nn.Conv1d):
@@ -73,21 +96,21 @@ class FrameNet(nn.Module):
         in_channels, out_channels, cond_channels: sizes of ``x``, of the result and of ``cond``.
         layers: gated layers.
         width: channels inside.
-        kernel_size: frames that a layer sees, odd.
+        kernel_size: frames that a layer sees, odd unless causal.
+        causal: look only backwards in time.
 
     Shapes: x (batch, in_channels, time), cond (batch, cond_channels, time or one more) -> (batch, out_channels, time).
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, cond_channels: int, *, layers: int, width: int, kernel_size: int
+        self, in_channels: int, out_channels: int, cond_channels: int, *, layers: int, width: int, kernel_size: int,
+        causal: bool = False,
     ):
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}; a centred convolution needs an odd one")
         self.front = Pointwise(in_channels, width)
         self.conditioning = Pointwise(cond_channels, width)
         self.depthwise = nn.ModuleList(
-            nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width) for _ in range(layers)
+            FrameConv(width, width, kernel_size, groups=width, causal=causal) for _ in range(layers)
         )
         self.pointwise = nn.ModuleList(Pointwise(width, 2 * width) for _ in range(layers))
         self.residual = nn.ModuleList(Pointwise(width, width) for _ in range(layers))
@@ -104,5 +127,10 @@ class FrameNet(nn.Module):
 
     def reach(self) -> tuple[int, int]:
         """Frames to the left and to the right that one frame of the result depends on."""
-        side = sum(depthwise.padding[0] for depthwise in self.depthwise)
-        return side, side
+        return total_reach(self.depthwise)
+
+
+def total_reach(layers: Iterable[FrameConv]) -> tuple[int, int]:
+    """Frames before and after that one frame of the result of several layers depends on."""
+    lefts, rights = zip(*(layer.reach() for layer in layers), strict=True)
+    return sum(lefts), sum(rights)
