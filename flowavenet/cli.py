@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -147,29 +148,31 @@ def score(
 
 @app.command()
 def benchmark(
-    checkpoint: Checkpoint = "",
-    seconds: Annotated[float, typer.Option(help="Of audio to make.")] = 5.0,
-    repeats: Annotated[int, typer.Option(help="Runs; the median counts.")] = 5,
-    batch: Annotated[int, typer.Option(help="Items at once.")] = 1,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Checkpoints; models by name and recipes (YAML), with random weights. [default: shipped]"),
+    ] = None,
+    device: Annotated[list[str], typer.Option(help="cpu, cuda, cuda:1, mps ... May be several.")] = ("cpu",),
+    precision: Annotated[list[str], typer.Option(help="float32 or bfloat16. May be several.")] = ("float32",),
+    seconds: Annotated[list[float], typer.Option(help="Of audio to make; more than one with the first batch.")] = (5.0,),
+    batch: Annotated[list[int], typer.Option(help="Items at once; more than one with the first length.")] = (1,),
+    stream: Annotated[list[int], typer.Option(help="Frames per chunk of a stream. May be several.")] = (32,),
+    train: Annotated[list[int] | None, typer.Option(help="Batch size of a training step. May be several. [none]")] = None,
     match: Annotated[int | None, typer.Option(min=0, help="Rounds of mel matching. [default: the checkpoint's]")] = None,
-    precision: Precision = "float32",
+    repeats: Annotated[int, typer.Option(min=1, help="Runs, fewer if they are long; the median counts.")] = 5,
+    limit: Annotated[float, typer.Option(help="Seconds of work for one figure; what would take longer is left out.")] = 60.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
-    device: Device = "cpu",
+    page: Annotated[Path | None, typer.Option("--report", help="Also write a page (.md); .json and .png beside it.")] = None,
 ) -> None:
-    """Measure the real-time factor of synthesis: seconds of work per second of audio."""
-    import json
+    """Measure speed, latency, memory and share of what the machine can do; each case in a process of its own."""
+    from flowavenet.benchmark import Report, machine, survey
+    from flowavenet.vocoder import DEFAULT
 
-    from flowavenet.audio import write_atomically
-    from flowavenet.benchmark import benchmark as measure
-    from flowavenet.vocoder import DEFAULT, Vocoder
-
-    figures = {"checkpoint": checkpoint or DEFAULT}
-    figures |= measure(Vocoder.from_pretrained(checkpoint or None, device, precision), seconds, repeats, batch, match)
-    for name, value in figures.items():
-        print(f"{name:12} {value:.4g}" if isinstance(value, float) else f"{name:12} {value}")
-    if json_file:
-        with write_atomically(json_file) as temporary:
-            temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    report = Report(machine(), "flowavenet " + shlex.join(sys.argv[1:]), page, json_file)
+    print(report.head())
+    for record in survey(names or [DEFAULT], device, precision, seconds, batch, stream, train or [], match, repeats, limit):
+        print("\n".join(report.add(record)), flush=True)
+    report.write()
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Pictures of mel spectrograms."""
+"""Pictures: mel spectrograms, and curves of cost."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from flowavenet.audio import MelSettings, write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Curves = dict[str, list[tuple[float, float]]]
+
 
 def spectrogram_figure(panels: Sequence[tuple[str, Tensor]], settings: MelSettings) -> Figure:
     """Mel spectrograms one above the other, on one colour scale: a matplotlib Figure.
@@ -21,11 +23,7 @@ def spectrogram_figure(panels: Sequence[tuple[str, Tensor]], settings: MelSettin
         panels: (title, mel of shape (n_mels, frames)).
         settings: give the time axis in seconds.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("pictures need matplotlib: pip install 'flowavenet[plot]'") from None
-    figure = Figure(figsize=(10, 1 + 2.4 * len(panels)), layout="constrained")
+    figure = figure_class()(figsize=(10, 1 + 2.4 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     low = min(float(mel.min()) for _, mel in panels)
     high = max(float(mel.max()) for _, mel in panels)
@@ -49,3 +47,37 @@ def save_spectrograms(
     figure = spectrogram_figure(panels, settings)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=100)
+
+
+def save_curves(path: str | os.PathLike, panels: Sequence[tuple[str, Curves]], what: str) -> None:
+    """Write curves to a picture file, whole or not at all: panels side by side, both axes logarithmic, one legend.
+
+    Args:
+        panels: (label of the horizontal axis, curves by name, each some points (x, y)).
+        what: label of the vertical axis, which the panels share.
+    """
+    figure = figure_class()(figsize=(5 * len(panels), 4.8), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(name for _, curves in panels for name in curves))
+    for axis, (label, curves) in zip(axes, panels, strict=True):
+        for name, points in curves.items():
+            axis.plot(*zip(*points, strict=True), marker="o", label=name, color=f"C{names.index(name) % 10}")
+        xs = sorted({x for points in curves.values() for x, _ in points})
+        axis.set(xscale="log", yscale="log", xlabel=label)
+        axis.set_xticks(xs, [f"{x:.3g}" for x in xs], minor=False)
+        axis.set_xticks([], minor=True)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(what)
+    shown = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=2, frameon=False)
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def figure_class() -> type[Figure]:
+    """Matplotlib's Figure; where there is none, an error that says what to install."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("pictures need matplotlib: pip install 'flowavenet[plot]'") from None
+    return Figure

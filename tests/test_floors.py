@@ -23,7 +23,7 @@ THIRD_PARTIES = {
     "transforms": {"torch"}, "nets": {"torch"}, "losses": {"torch"}, "models": {"torch"},
     "audio": BASIC | {"librosa", "soundfile", "safetensors"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
-    "benchmark": BASIC, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
+    "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
     "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"},

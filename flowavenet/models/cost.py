@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowavenet.models.base import FlowVocoder
@@ -25,13 +28,35 @@ def matrix_product_flops(device: torch.device, dtype: torch.dtype, seconds: floa
     """Floating-point operations per second that a large square matrix product reaches on a device: its practical peak."""
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device).to(dtype)
-    best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end or not best:
-        wait(device)
-        start = time.perf_counter()
-        a @ a
-        wait(device)
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return _best([lambda: a @ a], 2 * size**3, device, seconds)
+
+
+def convolution_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """As :func:`matrix_product_flops`, of a convolution such as vocoders are made of: 256 to 512 channels, three taps,
+    over some thousand steps of time. The better one of two layouts: time steps side by side, or channels (channels last)."""
+    batch, time, taps = 64 if device.type == "cuda" else 1, 4000, 3
+    x = torch.randn(batch, 256, time, device=device).to(dtype)
+    weight = torch.randn(512, 256, taps, device=device).to(dtype)
+    rows, kernel = (a.unsqueeze(2).contiguous(memory_format=torch.channels_last) for a in (x, weight))
+    layouts = [lambda: F.conv1d(x, weight, padding=1), lambda: F.conv2d(rows, kernel, padding=(0, 1))]
+    return _best(layouts, 2 * batch * time * taps * 256 * 512, device, seconds)
+
+
+def _best(ways: list[Callable[[], Tensor]], operations: float, device: torch.device, seconds: float) -> float:
+    """Operations per second at the best run of the best way, each tried for its share of the time given."""
+    best = 0.0
+    for way in ways:
+        with torch.no_grad():
+            way()                                                      # a first run may look for an algorithm
+            end = time.perf_counter() + seconds / len(ways)
+            while True:
+                wait(device)
+                start = time.perf_counter()
+                way()
+                wait(device)
+                best = max(best, operations / (time.perf_counter() - start))
+                if time.perf_counter() > end:
+                    break
     return best
 
 
