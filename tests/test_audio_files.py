@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
-from flowavenet.audio import audio_info, list_audio, load_audio, save_audio, write_atomically
+from flowavenet.audio import audio_blocks, audio_info, list_audio, load_audio, save_audio, write_atomically
 
 DATA = Path(__file__).parent / "data"
 CLIPS = sorted(DATA.glob("*.flac"))
@@ -66,6 +67,20 @@ def test_a_file_of_three_samples_loads(tmp_path, samples):
     save_audio(tmp_path / "a.wav", torch.full((samples,), 0.5), 48000)
     assert load_audio(tmp_path / "a.wav", 48000).shape == (1, samples)
     assert load_audio(tmp_path / "a.wav", RATE).shape[1] == -(-samples * RATE // 48000)
+
+
+@pytest.mark.parametrize("rate", [RATE, 48000, 16000, 22051])
+@pytest.mark.parametrize("samples", [1, 3, 70000, 200001])
+def test_blocks_are_the_whole(tmp_path, rate, samples):
+    recorded = np.random.default_rng(0).uniform(-0.5, 0.5, samples).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", recorded, rate, subtype="FLOAT")
+    blocks = list(audio_blocks(tmp_path / "a.wav", RATE))
+    assert max(block.shape[1] for block in blocks) <= 2 * 65536
+    whole = torch.cat(blocks, dim=1)
+    assert torch.equal(whole, load_audio(tmp_path / "a.wav", RATE))
+    expected = soxr.resample(recorded, rate, RATE) if rate != RATE else recorded
+    assert whole.shape == (1, -(-samples * RATE // rate))
+    np.testing.assert_allclose(whole[0, : len(expected)], expected, atol=1e-6, rtol=0)
 
 
 # Refusing
@@ -127,7 +142,7 @@ def test_samples_that_are_not_finite(tmp_path, value):
     samples[[400, 700]] = value
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     message = refusal(ValueError, load_audio, tmp_path / "a.wav", RATE)
-    assert "2 of 1000" in message and "first at 400" in message
+    assert "2 of the first 1000" in message and "first at 400" in message
 
 
 def test_a_file_of_no_samples(tmp_path):
@@ -168,6 +183,26 @@ def test_channels_stay_apart_and_dtypes_are_taken(tmp_path):
     assert soundfile.read(tmp_path / "a.flac")[0].tolist() == [[0.5, -0.5], [0.25, 0.0], [0.0, 0.0]]
     save_audio(tmp_path / "b.wav", torch.full((1, 9), 0.5, dtype=torch.bfloat16, requires_grad=True), RATE)
     assert load_audio(tmp_path / "b.wav", RATE).tolist() == [[0.5] * 9]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_pieces_are_written_as_the_whole(tmp_path, suffix):
+    wave = torch.randn(2, 200000) / 3
+    save_audio(tmp_path / f"whole{suffix}", wave, RATE)
+    save_audio(tmp_path / f"pieces{suffix}", iter(wave.split([1, 99999, 100000], dim=1)), RATE)
+    assert (tmp_path / f"pieces{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+
+
+def test_pieces_that_end_in_an_error_leave_nothing(tmp_path):
+    def pieces(last):
+        yield torch.zeros(1, 100000)
+        yield last
+
+    path = tmp_path / "a.wav"
+    assert "1 of 5" in refusal(ValueError, save_audio, path, pieces(torch.tensor([[0, 0, torch.nan, 0, 0]])), RATE)
+    refusal(ValueError, save_audio, path, pieces(torch.zeros(2, 9)), RATE)
+    assert "no pieces" in refusal(ValueError, save_audio, path, iter([]), RATE)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_minute_of_ogg(tmp_path):

@@ -2,19 +2,21 @@
 
 from flowavenet.audio.conventions import CONVENTIONS, convention, mel_settings
 from flowavenet.audio.denoising import BiasDenoiser
-from flowavenet.audio.files import AudioInfo, audio_info, list_audio, load_audio, save_audio, write_atomically
+from flowavenet.audio.files import AudioInfo, audio_blocks, audio_info, list_audio, load_audio, save_audio, write_atomically
 from flowavenet.audio.matching import MelMatching
 from flowavenet.audio.mel import MelSettings, MelSpectrogram, mel_filter_bank
-from flowavenet.audio.melfiles import MEL_SUFFIXES, load_mel
+from flowavenet.audio.melfiles import MEL_SUFFIXES, MelFile, load_mel
 
 __all__ = [
     "AudioInfo",
     "BiasDenoiser",
     "CONVENTIONS",
     "MEL_SUFFIXES",
+    "MelFile",
     "MelMatching",
     "MelSettings",
     "MelSpectrogram",
+    "audio_blocks",
     "audio_info",
     "convention",
     "list_audio",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_16", ".ogg": "VORBIS"}
@@ -38,43 +42,31 @@ def load_audio(path: str | Path, sample_rate: int) -> Tensor:
         FileNotFoundError: there is no such file.
         ValueError: it is not audio, cut short, empty, or has samples that are not finite.
     """
+    return torch.cat(list(audio_blocks(path, sample_rate)), dim=1)
+
+
+def audio_blocks(path: str | Path, sample_rate: int) -> Iterator[Tensor]:
+    """Read an audio file as :func:`load_audio` does, but piece by piece, so that memory does not grow with its length.
+
+    Yields:
+        (1, samples), float32, of any lengths; together the very samples of the whole.
+    """
     _check_rate(sample_rate)
-    path = Path(path)
-    with _opened(path) as file:
-        rate, promised = file.samplerate, file.frames
-        try:
-            channels = file.read(dtype="float32", always_2d=True)  # (samples, channels)
-        except (RuntimeError, MemoryError) as error:
-            raise ValueError(
-                f"{path}: cut short or damaged, the {promised} samples its header promises cannot be decoded "
-                f"({error}); copy or download it again"
-            ) from None
-    if len(channels) < promised:
-        raise ValueError(_cut_short(path, "samples", promised, len(channels)))
-    if len(channels) == 0:
-        raise ValueError(f"{path}: has 0 samples; remove it or record it again")
-    bad = ~np.isfinite(channels).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"{path}: {bad.sum()} of {len(bad)} samples are NaN or infinite, the first at {bad.argmax()} "
-            f"({bad.argmax() / rate:.3f} s); repair or remove it"
-        )
-    wave = channels.mean(axis=1)
-    if rate != sample_rate:
-        import librosa
-
-        wave = librosa.resample(wave, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
-    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))[None]
+    with _opened(Path(path)) as file:
+        for block in _resampled(_decoded(Path(path), file), file.samplerate, sample_rate):
+            if len(block):
+                yield torch.from_numpy(block)[None]
 
 
-def save_audio(path: str | Path, wave: Tensor | np.ndarray, sample_rate: int) -> None:
+def save_audio(path: str | Path, wave: Tensor | np.ndarray | Iterable[Tensor], sample_rate: int) -> None:
     """Write a wave as 16-bit audio; the file appears complete or not at all.
 
     sample = clip(round(wave * 32768), -32768, 32767)
 
     Args:
         path: its suffix chooses the format: .wav or .flac (lossless), .ogg (Vorbis, lossy).
-        wave: (samples,), (1, samples) or (channels, samples), floats in [-1, 1].
+        wave: (samples,), (1, samples) or (channels, samples), floats in [-1, 1]; or an iterable of such pieces, in time
+            order, that need never be in memory together.
         sample_rate: Hz.
 
     Raises:
@@ -87,30 +79,19 @@ def save_audio(path: str | Path, wave: Tensor | np.ndarray, sample_rate: int) ->
     if suffix not in SUBTYPES:
         kind = suffix or "a file without suffix"
         raise ValueError(f"{path}: cannot write {kind}; use {', '.join(SUBTYPES)}")
-    wave = torch.as_tensor(wave).detach()
-    shape = tuple(wave.shape)
-    wave = wave[None] if wave.dim() == 1 else wave
-    if wave.dim() != 2:
-        raise ValueError(f"{path}: wave has shape {shape}, must be (channels, samples); pass wave[0]")
-    if wave.shape[0] > MAX_CHANNELS:
-        raise ValueError(f"{path}: wave has shape {shape}, more than {MAX_CHANNELS} channels; pass wave.T")
-    if wave.numel() == 0:
-        raise ValueError(f"{path}: wave has shape {shape}, there is no sample to write")
-    if not wave.is_floating_point():
-        raise ValueError(f"{path}: wave is {wave.dtype}, must be floats; for 16 bits pass wave / 32768")
-    wave = wave.to("cpu", torch.float64)
-    bad = int((~wave.isfinite()).sum())
-    if bad:
-        raise ValueError(f"{path}: {bad} of {wave.numel()} samples are NaN or infinite; nothing was written")
-    samples = (wave * 32768).round().clamp(-32768, 32767).to(torch.int16).T.contiguous().numpy()
+    pieces = (_as_16_bits(path, piece) for piece in ([wave] if isinstance(wave, (Tensor, np.ndarray)) else wave))
+    first = next(pieces, None)
+    if first is None:
+        raise ValueError(f"{path}: there are no pieces of a wave to write")
 
     import soundfile
 
     with write_atomically(path) as temporary:
-        with soundfile.SoundFile(temporary, "w", sample_rate, samples.shape[1], SUBTYPES[suffix]) as file:
-            # In blocks, because the Vorbis encoder keeps what it is given at once on the stack.
-            for start in range(0, len(samples), BLOCK):
-                file.write(samples[start : start + BLOCK])
+        with soundfile.SoundFile(temporary, "w", sample_rate, first.shape[1], SUBTYPES[suffix]) as file:
+            for samples in chain([first], pieces):
+                # In blocks, because the Vorbis encoder keeps what it is given at once on the stack.
+                for start in range(0, len(samples), BLOCK):
+                    file.write(samples[start : start + BLOCK])
 
 
 class AudioInfo(NamedTuple):
@@ -176,7 +157,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator:
+def _opened(path: Path) -> Iterator[SoundFile]:
     """Open an audio file to read; refuse what is no audio, and a WAV that is shorter than its header says."""
     import soundfile
 
@@ -201,6 +182,72 @@ def _opened(path: Path) -> Iterator:
         if file.frames > UNKNOWN_FRAMES:
             raise ValueError(f"{path}: its header does not tell its length; write it anew with flac or sox")
         yield file
+
+
+def _decoded(path: Path, file: SoundFile) -> Iterator[np.ndarray]:
+    """The samples of an open file block by block, its channels averaged; what is damaged is refused when it is met."""
+    promised, done = file.frames, 0
+    while True:
+        try:
+            channels = file.read(BLOCK, dtype="float32", always_2d=True)  # (samples, channels)
+        except (RuntimeError, MemoryError) as error:
+            raise ValueError(
+                f"{path}: cut short or damaged, the {promised} samples its header promises cannot be decoded "
+                f"({error}); copy or download it again"
+            ) from None
+        if len(channels) == 0:
+            break
+        bad = ~np.isfinite(channels).all(axis=1)
+        if bad.any():
+            first = done + int(bad.argmax())
+            raise ValueError(
+                f"{path}: {bad.sum()} of the first {done + len(bad)} samples are NaN or infinite, the first at {first} "
+                f"({first / file.samplerate:.3f} s); repair or remove it"
+            )
+        done += len(channels)
+        yield channels.mean(axis=1)
+    if done < promised:
+        raise ValueError(_cut_short(path, "samples", promised, done))
+    if done == 0:
+        raise ValueError(f"{path}: has 0 samples; remove it or record it again")
+
+
+def _resampled(blocks: Iterable[np.ndarray], rate: int, wanted_rate: int) -> Iterator[np.ndarray]:
+    """Blocks of one channel at another sample rate: together samples * wanted_rate / rate, rounded up."""
+    if rate == wanted_rate:
+        yield from blocks
+        return
+    import soxr
+
+    stream, taken, given = soxr.ResampleStream(rate, wanted_rate, 1, "float32", "HQ"), 0, 0
+    for block in blocks:
+        taken += len(block)
+        block = stream.resample_chunk(block)
+        given += len(block)
+        yield block
+    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    missing = -(-taken * wanted_rate // rate) - given - len(rest)      # soxr rounds to the nearest
+    yield np.pad(rest, (0, max(0, missing)))
+
+
+def _as_16_bits(path: Path, wave: Tensor | np.ndarray) -> np.ndarray:
+    """(samples, channels), int16, of a wave or a piece of one that is to be written to ``path``."""
+    wave = torch.as_tensor(wave).detach()
+    shape = tuple(wave.shape)
+    wave = wave[None] if wave.dim() == 1 else wave
+    if wave.dim() != 2:
+        raise ValueError(f"{path}: wave has shape {shape}, must be (channels, samples); pass wave[0]")
+    if wave.shape[0] > MAX_CHANNELS:
+        raise ValueError(f"{path}: wave has shape {shape}, more than {MAX_CHANNELS} channels; pass wave.T")
+    if wave.numel() == 0:
+        raise ValueError(f"{path}: wave has shape {shape}, there is no sample to write")
+    if not wave.is_floating_point():
+        raise ValueError(f"{path}: wave is {wave.dtype}, must be floats; for 16 bits pass wave / 32768")
+    wave = wave.to("cpu", torch.float64)
+    bad = int((~wave.isfinite()).sum())
+    if bad:
+        raise ValueError(f"{path}: {bad} of {wave.numel()} samples are NaN or infinite; nothing was written")
+    return (wave * 32768).round().clamp(-32768, 32767).to(torch.int16).T.contiguous().numpy()
 
 
 def _wav_bytes(path: Path) -> tuple[int, int]:

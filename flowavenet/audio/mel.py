@@ -186,12 +186,16 @@ class MelSpectrogram(nn.Module):
         mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
         return EXPS[settings.log](mel / settings.scale - settings.offset).clamp(min=settings.floor)
 
-    def normalise(self, wave: Tensor) -> Tensor:
-        """Scale each row of wave (batch, samples) to the convention's peak, if it has one; silence stays."""
+    def normalise(self, wave: Tensor, peak: Tensor | None = None) -> Tensor:
+        """Scale each row of wave (batch, samples) to the convention's peak, if it has one; silence stays.
+
+        Args:
+            peak: (batch, 1), the largest magnitudes of the whole rows, if this is a part of them.
+        """
         _check_wave(wave)
         if self.settings.peak is None:
             return wave
-        peak = wave.abs().amax(dim=1, keepdim=True)
+        peak = wave.abs().amax(dim=1, keepdim=True) if peak is None else peak
         return wave / torch.where(peak > 0, peak, 1.0) * self.settings.peak
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MelSpectrogram:
