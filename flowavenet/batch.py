@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def find_files(inputs: Iterable[Path], more_suffixes: tuple[str, ...] = ()) -> list[Path]:
@@ -34,24 +40,51 @@ def unique_stems(files: list[Path]) -> list[Path]:
     return files
 
 
-def for_each(files: list[Path], work: Callable[[Path], None], title: str = "") -> list[str]:
+def for_each(files: list[Path], work: Callable[[Path], None]) -> list[str]:
     """Do the work on every file, past bad ones; what went wrong, a line each."""
-    failed = []
-    with progress_bar(disable=not title) as bar:
-        for file in bar.track(files, description=title):
-            try:
-                work(file)
-            except (ValueError, OSError, RuntimeError) as error:       # the last: torch is out of memory
-                failed.append(once(file, one_line(error)))
-    return failed
+    failed = Failures()
+    for file in files:
+        with failed.noted(file):
+            work(file)
+    return list(failed.values())
 
 
-def progress_bar(disable: bool = False) -> Any:
+class Failures(dict[Path, str]):
+    """What went wrong, by file, a line each."""
+
+    @contextmanager
+    def noted(self, file: Path) -> Iterator[None]:
+        """Work on a file: an error ends the work and is noted, so that the next file can have its turn."""
+        try:
+            yield
+        except (ValueError, OSError, RuntimeError) as error:           # the last: torch is out of memory
+            self[file] = once(file, one_line(error))
+
+
+def in_background(
+    items: Iterable[Item], work: Callable[[Item], Result], count: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Do the work on one item after the other in a thread of its own, while the caller does something else.
+
+    Yields each item, in order, with its future: ``result()`` waits until the work is done, and raises what went wrong. At
+    most ``count`` items are under way or done beyond those yielded, so that what they hold stays bounded.
+    """
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+        for item in items:
+            waiting.append((item, thread.submit(work, item)))
+            if len(waiting) > count:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+
+
+def progress_bar() -> Any:
     """A progress bar on a terminal's stderr, gone when done; nothing elsewhere."""
     from rich.console import Console
     from rich.progress import Progress
 
-    return Progress(console=Console(stderr=True), disable=disable or not sys.stderr.isatty(), transient=True)
+    return Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
 
 
 def end(failed: list[str], total: int) -> None:

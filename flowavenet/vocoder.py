@@ -130,8 +130,7 @@ class Vocoder(nn.Module):
         frames, hop = mel.shape[-1], self.settings.hop_length
         wave = torch.empty(mel.shape[0], frames * hop, dtype=mel.dtype, device=self.device)
         done = 0
-        # long ones in tiles, so that memory does not grow with them
-        for chunk in self.stream(mel, max(1, frames) if frames <= 1.5 * TILE else TILE, temperature, seed, match, denoise):
+        for chunk in self.stream(mel, TILE if is_long(frames) else max(1, frames), temperature, seed, match, denoise):
             wave[:, done : done + chunk.shape[1]] = chunk
             done += chunk.shape[1]
         return wave
@@ -227,6 +226,11 @@ class Vocoder(nn.Module):
     def save(self, folder: str | os.PathLike, dtype: torch.dtype = torch.float32) -> None:
         """Write a checkpoint folder, with weights of the given precision."""
         save_checkpoint(folder, self.model, self.settings, self.facts, dtype)
+
+
+def is_long(frames: int) -> bool:
+    """Whether a mel is synthesised in tiles, so that memory does not grow with it."""
+    return frames > 1.5 * TILE
 
 
 def shipped_checkpoints() -> dict[str, Path]:

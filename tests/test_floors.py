@@ -14,19 +14,19 @@ FLOOR = {
     "transforms": 0, "nets": 0, "losses": 0, "audio": 0,
     "models": 1,
     "checkpoint": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
-    "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 3,
+    "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "vocoding": 3,
     "cli": 4, "demo": 4, "serve": 4,
     "__init__": 4,
 }
 BASIC = {"torch", "numpy"}
 THIRD_PARTIES = {
     "transforms": {"torch"}, "nets": {"torch"}, "losses": {"torch"}, "models": {"torch"},
-    "audio": BASIC | {"librosa", "soundfile", "safetensors"},
+    "audio": BASIC | {"soundfile", "soxr", "safetensors"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
-    "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"},
+    "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},
     "__init__": set(),
 }
 FLOOR_0_ALONE = {"transforms", "nets", "losses", "audio"}

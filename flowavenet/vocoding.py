@@ -1,0 +1,186 @@
+"""Folders to audio: any number of mels and recordings, of any length, in memory that grows with neither.
+
+Reading, synthesis and writing overlap: one thread reads a few files ahead, one writes behind, and torch has the main thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from itertools import chain
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flowavenet.audio import MEL_SUFFIXES, MelFile, MelSpectrogram, audio_blocks, audio_info, save_audio
+from flowavenet.batch import Failures, in_background
+from flowavenet.plots import save_spectrograms
+from flowavenet.streaming import in_chunks
+from flowavenet.vocoder import TILE, Vocoder, is_long
+
+AHEAD = 4
+"""Batches that are read ahead of synthesis, and files that wait to be written."""
+
+
+class Mel:
+    """A mel file to vocode: its number of frames, by its header, and the mel in pieces of at most TILE frames.
+
+    What a thread can do ahead, ``read``, is apart from what torch then does with it, ``mel``.
+    """
+
+    def __init__(self, path: Path, spectrogram: MelSpectrogram):
+        self.path = path
+        self.file = MelFile(path, spectrogram.settings.n_mels)
+        self.frames = self.file.frames
+
+    def read(self) -> Iterator[Tensor]:
+        return (self.file.read(start, start + TILE) for start in range(0, self.frames, TILE))
+
+    def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        return iter(pieces)
+
+
+class Recording:
+    """A recording to make anew, as :class:`Mel`: read as pieces of its wave, which are then analysed."""
+
+    def __init__(self, path: Path, spectrogram: MelSpectrogram):
+        self.path, self.spectrogram = path, spectrogram
+        settings = spectrogram.settings
+        self.frames = settings.frames(round(audio_info(path).seconds * settings.sample_rate))
+
+    def read(self) -> Iterator[Tensor]:
+        settings, peak = self.spectrogram.settings, None
+        if settings.peak is not None:                                  # to be known before the first piece
+            peaks = [block.abs().amax(1, keepdim=True) for block in audio_blocks(self.path, settings.sample_rate)]
+            peak = torch.stack(peaks).amax(0)
+        for block in audio_blocks(self.path, settings.sample_rate):
+            yield self.spectrogram.normalise(block, peak)
+
+    def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        settings, window = self.spectrogram.settings, self.spectrogram.window
+        hop = settings.hop_length
+
+        def analyse(wave: Tensor, first: int, start: int, stop: int) -> Tensor:
+            return self.spectrogram(wave.to(window.device))[..., start // hop : -(-stop // hop)]
+
+        return in_chunks(pieces, TILE * hop, settings.context, hop, analyse)
+
+
+Source = Mel | Recording
+Pack = list[tuple[Source, Tensor]]
+"""Sources and their mels, all of one length."""
+
+
+class Made(NamedTuple):
+    """Audio made of a source: all of it; or of a long one the first tile, and the others as they are asked for."""
+
+    source: Source
+    mel: Tensor
+    wave: Tensor
+    rest: Iterable[Tensor] = ()
+
+
+class Vocoding:
+    """Vocode files to ``out/<stem>.wav``, past bad ones.
+
+    What a file becomes does not depend on its company. Hence only mels of equally many frames share a batch, since padding
+    would change what the last frames see, and each is given the noise that it would have alone. Long mels are streamed
+    into their files, tile by tile.
+
+    Args:
+        vocoder: does the work.
+        out: a folder.
+        batch: files of one length that are synthesised together, at most.
+        picture: also write ``out/<stem>.png``, the mel asked for and that of the result; of a long file, of its first tile.
+        seed: of the noise.
+        progress: is told after each step how many frames of audio are made, and of how many.
+        how: ``temperature``, ``match`` and ``denoise`` as for :meth:`Vocoder.forward`.
+    """
+
+    def __init__(
+        self, vocoder: Vocoder, out: Path, batch: int = 1, picture: bool = False, seed: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None, **how: Any,
+    ):
+        self.vocoder, self.out, self.batch, self.picture = vocoder, out, batch, picture
+        self.seed, self.progress, self.how = seed, progress, how
+        self.failed = Failures()
+        self.made = self.total = 0
+        """Frames of audio."""
+        self.spent = 0.0
+        """Seconds of synthesis."""
+
+    def run(self, files: Iterable[Path]) -> None:
+        """Vocode the files, from short to long."""
+        sources = sorted(self._opened(files), key=lambda source: source.frames)
+        self.total = sum(source.frames for source in sources)
+        short = [source for source in sources if not is_long(source.frames)]
+        read = in_background(short, lambda source: list(source.read()), AHEAD * self.batch)
+        for made, written in in_background(self._made(self._packed(read)), self._write, AHEAD):
+            with self.failed.noted(made.source.path):
+                written.result()
+        for source in sources[len(short) :]:
+            with self.failed.noted(source.path):
+                self._write(self._begun(source))
+
+    def _opened(self, files: Iterable[Path]) -> Iterator[Source]:
+        for file in files:
+            with self.failed.noted(file):
+                kind = Mel if file.suffix.lower() in MEL_SUFFIXES else Recording
+                yield kind(file, self.vocoder.spectrogram)
+
+    def _packed(self, read: Iterable[tuple[Source, Future[list[Tensor]]]]) -> Iterator[Pack]:
+        """Neighbours of one length, together."""
+        pack: Pack = []
+        for source, pieces in read:
+            with self.failed.noted(source.path):
+                mel = torch.cat(list(source.mel(pieces.result())), dim=-1)
+                if pack and (len(pack) == self.batch or mel.shape != pack[0][1].shape):
+                    yield pack
+                    pack = []
+                pack.append((source, mel))
+        if pack:
+            yield pack
+
+    def _made(self, packs: Iterable[Pack]) -> Iterator[Made]:
+        for pack in packs:
+            try:
+                yield from self._together(pack)
+            except RuntimeError:                                       # too much at once for this memory, perhaps
+                for source, mel in pack:
+                    with self.failed.noted(source.path):
+                        yield from self._together([(source, mel)])
+
+    def _together(self, pack: Pack) -> list[Made]:
+        mels = torch.cat([mel for _, mel in pack])
+        waves = next(self._chunks(mels, mels.shape[-1], len(pack)))
+        return [Made(source, mel, wave[None]) for (source, mel), wave in zip(pack, waves, strict=True)]
+
+    def _begun(self, source: Source) -> Made:
+        mel = source.mel(source.read())
+        first = next(mel)
+        chunks = self._chunks(chain([first], mel), TILE)
+        return Made(source, first, next(chunks), chunks)
+
+    def _chunks(self, mel: Tensor | Iterable[Tensor], frames: int, rows: int = 1) -> Iterator[Tensor]:
+        """The audio of a mel, so many frames at a time, on the CPU; keeps count of what is made and how long it takes."""
+        chunks = self.vocoder.stream(mel, frames, seed=[self.seed] * rows, **self.how)
+        while True:
+            start = perf_counter()
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
+            chunk = chunk.cpu()                                        # waits until a GPU is done
+            self.spent += perf_counter() - start
+            self.made += chunk.numel() // self.vocoder.settings.hop_length
+            self.progress(self.made, self.total)
+            yield chunk
+
+    def _write(self, made: Made) -> None:
+        stem = made.source.path.stem
+        save_audio(self.out / f"{stem}.wav", chain([made.wave], made.rest), self.vocoder.sample_rate)
+        if self.picture:
+            panels = [("asked for", made.mel[0]), ("made", self.vocoder.mel(made.wave)[0])]
+            save_spectrograms(self.out / f"{stem}.png", panels, self.vocoder.settings)

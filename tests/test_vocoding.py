@@ -1,0 +1,217 @@
+"""A file's samples depend on nothing but the file: not on its company, on what goes wrong beside it, or on its length."""
+
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import CLIPS
+from safetensors.torch import save_file
+
+from flowavenet import Vocoder, load_audio, save_audio
+from flowavenet.audio import MEL_SUFFIXES, MelSpectrogram, convention, load_mel
+from flowavenet.batch import in_background
+from flowavenet.vocoding import Recording, Vocoding
+
+STEP = 1 / 32768
+"""Of 16 bits."""
+
+
+@pytest.fixture(scope="module")
+def vocoder(tiny):
+    return Vocoder.from_pretrained(tiny)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Mels a to e of 7 frames, but d of 9; and a recording of 7."""
+    inside = tmp_path / "in"
+    inside.mkdir()
+    for name, frames in {"a": 7, "b": 7, "c": 7, "d": 9, "e": 7}.items():
+        np.save(inside / f"{name}.npy", np.random.default_rng(ord(name)).normal(-5, 1, (80, frames)).astype(np.float32))
+    soundfile.write(inside / "f.wav", 0.1 * np.random.default_rng(0).standard_normal(7 * 256 - 3), 22050)
+    return inside
+
+
+@pytest.fixture
+def short_tiles(monkeypatch):
+    """As if 12 frames were long."""
+    for module in ("vocoder", "vocoding"):
+        monkeypatch.setattr(f"flowavenet.{module}.TILE", 8)
+
+
+def run(vocoder, files, out, **options):
+    out.mkdir(exist_ok=True)
+    work = Vocoding(vocoder, out, match=2, **options)
+    work.run(files)
+    return work
+
+
+def alone(vocoder, file):
+    """What the library makes of a file, through 16 bits."""
+    if file.suffix in MEL_SUFFIXES:
+        mel = load_mel(file, 80)
+    else:
+        mel = vocoder.mel(vocoder.normalise(load_audio(file, 22050)))
+    save_audio(file.parent / "alone.flac", vocoder(mel, seed=0, match=2), 22050)
+    return soundfile.read(file.parent / "alone.flac")[0]
+
+
+def assert_as_alone(vocoder, files, out):
+    for file in files:
+        made = soundfile.read(out / f"{file.stem}.wav")[0]
+        np.testing.assert_allclose(made, alone(vocoder, file), atol=1.01 * STEP, rtol=0, err_msg=file.name)
+
+
+def left(folder):
+    return sorted(os.listdir(folder))
+
+
+def watched(monkeypatch, vocoder, spoil=lambda mel: None):
+    """Sees the shapes that are synthesised, and may object."""
+    seen, stream = [], vocoder.stream
+
+    def watch(mel, *rest, **options):
+        spoil(mel)
+        seen.append(tuple(mel.shape))
+        return stream(mel, *rest, **options)
+
+    monkeypatch.setattr(vocoder, "stream", watch)
+    return seen
+
+
+# Company
+
+
+@pytest.mark.parametrize("batch, packs", [(1, [1] * 5), (2, [2, 2, 1]), (16, [5])])
+def test_samples_do_not_depend_on_company(vocoder, folder, tmp_path, monkeypatch, batch, packs):
+    files = sorted(folder.iterdir())
+    seen = watched(monkeypatch, vocoder)
+    work = run(vocoder, files, tmp_path / "out", batch=batch)
+    assert work.failed == {} and work.made == work.total == 5 * 7 + 9
+    assert seen == [(n, 80, 7) for n in packs] + [(1, 80, 9)]
+    monkeypatch.undo()
+    assert_as_alone(vocoder, files, tmp_path / "out")
+
+
+def test_what_is_bad_leaves_its_batch_and_no_trace(vocoder, folder, tmp_path):
+    np.save(folder / "b.npy", np.full((80, 7), np.nan, np.float32))    # found when read
+    np.save(folder / "c.npy", np.zeros((81, 7), np.float32))           # found by the header
+    files = sorted(folder.iterdir())
+    work = run(vocoder, files, tmp_path / "out", batch=16)
+    assert {file.name for file in work.failed} == {"b.npy", "c.npy"}
+    assert all(str(file) in line and "\n" not in line for file, line in work.failed.items())
+    assert left(tmp_path / "out") == ["a.wav", "d.wav", "e.wav", "f.wav"]
+    assert_as_alone(vocoder, [file for file in files if file not in work.failed], tmp_path / "out")
+
+
+def test_what_cannot_be_written_is_told(vocoder, folder, tmp_path):
+    (tmp_path / "out" / "b.wav").mkdir(parents=True)
+    files = sorted(folder.iterdir())
+    work = run(vocoder, files, tmp_path / "out", batch=16)
+    assert list(work.failed) == [folder / "b.npy"] and str(folder / "b.npy") in work.failed[folder / "b.npy"]
+    assert left(tmp_path / "out") == [f"{name}.wav" for name in "abcdef"]
+
+
+def test_a_batch_that_is_too_much_is_made_one_by_one(vocoder, folder, tmp_path, monkeypatch):
+    def spoil(mel):
+        if len(mel) > 1 or mel.shape[-1] == 9:
+            raise RuntimeError("out of memory")
+
+    watched(monkeypatch, vocoder, spoil)
+    work = run(vocoder, sorted(folder.iterdir()), tmp_path / "out", batch=16)
+    assert left(tmp_path / "out") == [f"{name}.wav" for name in "abcef"]
+    assert work.failed == {folder / "d.npy": f"{folder / 'd.npy'}: out of memory"}
+
+
+def test_nothing_is_half_written_after_an_interruption(vocoder, folder, tmp_path, monkeypatch):
+    def spoil(mel):
+        if mel.shape[-1] == 9:
+            raise KeyboardInterrupt
+
+    watched(monkeypatch, vocoder, spoil)
+    with pytest.raises(KeyboardInterrupt):
+        run(vocoder, sorted(folder.iterdir()), tmp_path / "out")
+    assert left(tmp_path / "out") == [f"{name}.wav" for name in "abcef"]
+
+
+# Length
+
+
+@pytest.mark.parametrize("name", ["long.npy", "turned.npy", "long.pt", "old.pt", "long.safetensors", "long.wav", "48k.wav"])
+def test_a_long_file_is_streamed_without_a_trace(vocoder, tmp_path, short_tiles, monkeypatch, name):
+    mel = torch.randn(80, 45) - 5
+    file = tmp_path / name
+    if name == "long.npy":
+        np.save(file, mel.numpy())
+    elif name == "turned.npy":
+        np.save(file, mel.numpy().T[None].copy())
+    elif name == "long.pt":
+        torch.save({"mel": mel}, file)
+    elif name == "old.pt":
+        torch.save(mel, file, _use_new_zipfile_serialization=False)
+    elif name == "long.safetensors":
+        save_file({"mel": mel}, file)
+    else:
+        soundfile.write(file, 0.1 * np.random.default_rng(0).standard_normal((20000, 2)), 22050 if name[0] == "l" else 48000)
+    lengths, render = [], vocoder._render
+    monkeypatch.setattr(vocoder, "_render", lambda noise, mel: (lengths.append(mel.shape[-1]), render(noise, mel))[1])
+    work = run(vocoder, [file], tmp_path / "out", picture=name == "long.npy")
+    assert work.failed == {} and max(lengths) <= 8 + sum(vocoder.reach(match=2)) + 8
+    assert_as_alone(vocoder, [file], tmp_path / "out")
+    assert left(tmp_path / "out") == ["long.png"] * (name == "long.npy") + [f"{file.stem}.wav"]
+
+
+def test_a_long_file_that_is_bad_at_its_end_leaves_nothing(vocoder, tmp_path, short_tiles):
+    mel = np.zeros((80, 45), np.float32)
+    mel[3, 44] = np.inf
+    np.save(tmp_path / "a.npy", mel)
+    shutil.copy(CLIPS[0], tmp_path / "b.flac")
+    (tmp_path / "b.flac").write_bytes(CLIPS[0].read_bytes()[:-3000])
+    work = run(vocoder, [tmp_path / "a.npy", tmp_path / "b.flac"], tmp_path / "out")
+    assert "not finite" in work.failed[tmp_path / "a.npy"] and "cut short" in work.failed[tmp_path / "b.flac"]
+    assert left(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("samples", [1, 255, 256 * 24, 256 * 24 + 100, 256 * 25 + 1, 9999])
+@pytest.mark.parametrize("name", ["hifigan", "flowavenet"])
+def test_a_recording_is_analysed_in_pieces_as_at_once(tmp_path, short_tiles, name, samples):
+    spectrogram = MelSpectrogram(convention(name))
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(samples), 22050, subtype="FLOAT")
+    source = Recording(tmp_path / "a.wav", spectrogram)
+    pieces = list(source.mel(source.read()))
+    whole = spectrogram(spectrogram.normalise(load_audio(tmp_path / "a.wav", 22050)))
+    assert max(piece.shape[-1] for piece in pieces) <= 8 and source.frames == whole.shape[-1]
+    torch.testing.assert_close(torch.cat(pieces, dim=-1), whole, atol=1e-5, rtol=1e-5)
+
+
+# The background
+
+
+def test_background_work_is_done_in_order_and_only_a_few_items_ahead():
+    asked, done = 0, []
+
+    def items():
+        nonlocal asked
+        while asked < 20:
+            asked += 1
+            yield asked
+
+    def work(item):
+        done.append((item, threading.current_thread()))
+        if item == 5:
+            raise ValueError("five")
+        return -item
+
+    for number, (item, result) in enumerate(in_background(items(), work, 3), start=1):
+        assert item == number and asked <= number + 3
+        if item == 5:
+            with pytest.raises(ValueError, match="five"):
+                result.result()
+        else:
+            assert result.result() == -item
+    assert [item for item, _ in done] == list(range(1, 21))
+    assert threading.main_thread() not in {thread for _, thread in done}
