@@ -123,7 +123,7 @@ def test_a_case_has_the_memory_of_its_own_process(tiny):
 
 def fake(**case):
     """A machine on which a second of audio takes a tenth of a second."""
-    figures = {"rtf": 0.1, "flow_rtf": 0.1, "reach_frames": [10, 10], "flow_reach_frames": [5, 5], "gflops": 5.0}
+    figures = {"rtf": 0.1, "rtf_min": 0.1, "reach_frames": [10, 10], "flow_reach_frames": [5, 5], "gflops": 5.0}
     figures |= {"hop_length": 256, "sample_rate": 22050, "convolution_gflops": 10.0, "step_seconds": case.get("batch", 1)}
     return case | figures
 

@@ -113,7 +113,7 @@ def survey(
     for i, subject in enumerate(subjects):
         for length, batch in sorted(sizes, key=lambda size: (size[0] * size[1], size)):
             # one run to warm up, two to measure, two of the flow alone
-            expected = 5 * known[i].get("rtf", 0.0) * length * batch
+            expected = 5 * known[i].get("rtf_min", 0.0) * length * batch
             options = {"seconds": length, "batch": batch, "match": match, "repeats": repeats}
             record = attempt(expected, kind="synthesis", **subject, **options)
             known[i] = record if "rtf" in record else known[i]
@@ -136,11 +136,10 @@ def _stream_work(whole: Record, match: int | None, chunk_frames: int, seconds: f
     """Seconds that :func:`stream` will take, at least, from what a synthesis took."""
     if not whole:
         return 0.0
-    rtf, reach = ("rtf", "reach_frames") if match else ("flow_rtf", "flow_reach_frames")
-    before, after = whole[reach]
+    before, after = whole["reach_frames" if match else "flow_reach_frames"]
     steady = (before // chunk_frames + 4) * (before + chunk_frames + after)
     frames = steady + 3 * (chunk_frames + after)
-    return whole[rtf] * (frames * whole["hop_length"] / whole["sample_rate"] + 3 * seconds)
+    return whole["rtf_min"] * (frames * whole["hop_length"] / whole["sample_rate"] + 3 * seconds)
 
 
 def _line(error: BaseException) -> str:

@@ -180,6 +180,7 @@ def machine() -> dict[str, Any]:
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count(),
         "threads": torch.get_num_threads(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "malloc": {key: value for key, value in os.environ.items() if key.startswith("MALLOC_")} or "default",
         "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
         "torch": torch.__version__, "date": datetime.now(timezone.utc).date().isoformat(),

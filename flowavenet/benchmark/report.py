@@ -91,7 +91,8 @@ class Report:
     def head(self) -> str:
         """What was measured on, in a line."""
         m = self.machine
-        places = [f"{m['cpu']} ({m['instructions']}), {m['threads']} threads of {m['cores']} cores", m["gpu"]]
+        cores = f"{m['threads']} threads of {m['cores']} cores, load {m['load']} before"
+        places = [f"{m['cpu']} ({m['instructions']})", cores, m["gpu"]]
         rest = [f"torch {m['torch']}", f"Python {m['python']}", m["system"], f"malloc {m['malloc']}", m["date"]]
         return ", ".join(part for part in [*places, *rest] if part)
 
