@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from flowavenet.audio import BiasDenoiser, MelMatching, MelSettings, MelSpectrogram
 from flowavenet.checkpoint import load_checkpoint, save_checkpoint
 from flowavenet.models import FlowVocoder
+from flowavenet.models.synthesis import for_synthesis, weights_state
 from flowavenet.streaming import Noise, in_chunks
 
 DEFAULT = "lapflow-speech-22k"
@@ -25,6 +24,7 @@ SYNTHESIS: dict[str, Any] = {"temperature": 0.8, "match": 12}
 TILE = 1024
 """Frames that are synthesised at a time, of mels that are longer."""
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+"""Of the work in the nets; None: that of the weights."""
 
 
 class Vocoder(nn.Module):
@@ -39,14 +39,14 @@ class Vocoder(nn.Module):
     >>> torch.allclose(again, wave, atol=1e-3)
     True
 
-    Nothing here keeps gradients; train with ``vocoder.model``, which has the same calls.
+    Nothing here keeps gradients; train with ``vocoder.model``, which has the same calls. Synthesis runs on a copy of its
+    nets that is laid out for speed, taken when it is first needed and again when the weights have changed.
 
     Args:
         model: a flow.
         mel: the settings of the mels it was trained on.
         facts: what is known of its training, and under ``synthesis`` how it sounds best.
-        precision: of the work in the nets when synthesising, ``float32`` or ``bfloat16``; signals stay float32. Nets in
-            bfloat16 are a copy, taken when they are first used.
+        precision: of the work in the nets when synthesising, ``float32`` or ``bfloat16``; signals stay float32.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Vocoder(nn.Module):
         self.matching = MelMatching(self.spectrogram)
         self.facts = facts or {}
         self.precision = precision
-        self.rounded: FlowVocoder | None = None
+        self._fast: tuple[Any, FlowVocoder] | None = None
         self.denoiser: BiasDenoiser | None = None
 
     @classmethod
@@ -186,16 +186,12 @@ class Vocoder(nn.Module):
         return self.synthesis["match"] if match is None else match
 
     def _render(self, noise: Tensor, mel: Tensor) -> Tensor:
-        half = PRECISIONS[self.precision]
-        if half is None:
-            return self.model.render(noise.to(mel.dtype), mel)
-        if self.rounded is None:                                       # else every call would round the weights again
-            self.rounded = deepcopy(self.model)
-            for conv in self.rounded.modules():
-                if isinstance(conv, nn.Conv1d) and not is_parametrized(conv):
-                    conv.to(half)
-        with torch.autocast(self.device.type, half):
-            return self.rounded.render(noise.to(mel.dtype), mel)
+        half, state = PRECISIONS[self.precision], weights_state(self.model)
+        if self._fast is None or self._fast[0] != state:
+            weight = next(self.model.parameters())
+            self._fast = state, for_synthesis(self.model, half or weight.dtype)
+        with torch.autocast(self.device.type, half, enabled=half is not None):
+            return self._fast[1].render(noise.to(mel.dtype), mel)
 
     def _denoiser(self) -> BiasDenoiser:
         if self.denoiser is None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowavenet.nets.fast import FastDynamicFilterNet
 from flowavenet.nets.framenet import FrameNet
 
 
@@ -63,6 +64,10 @@ class DynamicFilterNet(nn.Module):
             for j in self.reads:
                 shift = torch.addcmul(shift, weights[i * len(self.reads) + j], frame[:, j : j + channels])
         return torch.cat([shift, log_scale], dim=1)
+
+    def fast(self, dtype: torch.dtype) -> FastDynamicFilterNet:
+        """The same net, laid out for synthesis."""
+        return FastDynamicFilterNet(self, dtype)
 
     def reach(self) -> tuple[int, int]:
         """Frames to the left and to the right that one frame of the result depends on."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowavenet.nets.fast import FastFrameNet
+
 
 class FrameConv(nn.Conv1d):
     """A convolution over frames that keeps their number: centred, or causal, so that no result depends on a later frame.
@@ -21,14 +23,15 @@ class FrameConv(nn.Conv1d):
         if not causal and kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; a centred convolution needs an odd one")
         super().__init__(in_channels, out_channels, kernel_size, padding=0 if causal else kernel_size // 2, groups=groups)
-        self.earlier = kernel_size - 1 if causal else 0
+        self.causal = causal
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, (self.earlier, 0)) if self.earlier else x)
+        return super().forward(F.pad(x, self.reach()) if self.causal else x)
 
     def reach(self) -> tuple[int, int]:
         """Frames to the left and to the right that one frame of the result depends on."""
-        return self.earlier + self.padding[0], self.padding[0]
+        side = self.padding[0]
+        return (self.kernel_size[0] - 1, 0) if self.causal else (side, side)
 
 
 class MelEncoder(nn.Module):
@@ -124,6 +127,10 @@ class FrameNet(nn.Module):
             filter, gate = pointwise(depthwise(h)).chunk(2, dim=1)
             h = h + residual(torch.tanh(filter) * torch.sigmoid(gate))
         return self.last(F.relu(h))
+
+    def fast(self, dtype: torch.dtype) -> FastFrameNet:
+        """The same net, laid out for synthesis."""
+        return FastFrameNet(self, dtype)
 
     def reach(self) -> tuple[int, int]:
         """Frames to the left and to the right that one frame of the result depends on."""

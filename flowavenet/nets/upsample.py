@@ -46,7 +46,7 @@ class MelUpsampler(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         cond = mel.unsqueeze(1)                                        # (batch, 1, n_mels, frames)
         for layer in self.layers:
-            cond = F.leaky_relu(layer(cond), 0.4)
+            cond = F.leaky_relu(layer(cond), 0.4, inplace=True)
         return cond.squeeze(1)
 
     def reach(self) -> int:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from flowavenet.nets.fast import FastWaveNet
+
 
 class WaveNet(nn.Module):
     """Predict something about every time step from its neighbours and the conditioning.
@@ -59,6 +61,10 @@ class WaveNet(nn.Module):
             if i < len(self.residual):
                 h = (h + self.residual[i](gated)) * math.sqrt(0.5)
         return self.last(F.relu(self.post(F.relu(skips)))) * torch.exp(3 * self.scale)
+
+    def fast(self, dtype: torch.dtype, order: Tensor | None = None) -> FastWaveNet:
+        """The same net, laid out for synthesis."""
+        return FastWaveNet(self, dtype, order)
 
     def reach(self) -> tuple[int, int]:
         """Steps to the left and to the right that one step of the result depends on."""
