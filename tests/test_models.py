@@ -7,6 +7,7 @@ import torch
 from conftest import shake
 
 from flowavenet.models import MODELS, FloWaveNet, FloWaveNetConfig, build
+from flowavenet.transforms import coupling
 
 SMALL = {"blocks": 3, "flows": 2, "width": 16, "blocks_per_split": 2}
 LAPPED = {"bands": 8, "steps": 2, "layers": 2, "width": 16, "cond_width": 8, "cond_layers": 2, "filter_spread": 1}
@@ -79,7 +80,9 @@ def test_gradients_reach_every_weight(model):
     assert not without
 
 
-def test_gradients_in_constant_memory_are_the_same(model):
+@pytest.mark.parametrize("tile", [2048, 7])
+def test_gradients_in_constant_memory_are_the_same(model, tile, monkeypatch):
+    monkeypatch.setattr(coupling, "TILE", tile)
     wave, mel = pair(model.train(), frames=8)
     found = []
     for model.constant_memory in (False, True):

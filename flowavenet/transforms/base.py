@@ -6,12 +6,14 @@ to noise, ``inverse`` from noise to audio; both return the result and the logari
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 Grads = dict[nn.Parameter, Tensor]
+Run = Callable[[Tensor, "Tensor | None"], "tuple[Tensor, Tensor]"]
 
 
 class Reach(NamedTuple):
@@ -61,19 +63,29 @@ class Transform(nn.Module):
         """
         with torch.no_grad():
             x, _ = self.inverse(z, cond)
+        grad_x, grad_cond = self._pull_back(self, x, cond, lambda *_: (grad_z, grad_log_det), grads)
+        return x, grad_x, grad_cond
+
+    def _pull_back(
+        self, run: Run, x: Tensor, cond: Tensor | None, grads_there: Callable[..., tuple[Tensor, Tensor]], grads: Grads
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradients by ``x`` and ``cond`` of a loss whose gradients by the two results of ``run(x, cond)`` are
+        ``grads_there(*results)``; those by the weights are added to ``grads``."""
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             cond = None if cond is None else cond.detach().requires_grad_()
-            pairs = [pair for pair in zip(self(x, cond), (grad_z, grad_log_det), strict=True) if pair[0].requires_grad]
-            wanted = [x, *([] if cond is None else [cond]), *weights]
-            results, result_grads = zip(*pairs, strict=True)
-            found = iter(torch.autograd.grad(results, wanted, result_grads, allow_unused=True))
+            results = run(x, cond)
+        with torch.no_grad():
+            pairs = zip(results, grads_there(*results), strict=True)
+        results, there = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
+        wanted = [x, *([] if cond is None else [cond]), *weights]
+        found = iter(torch.autograd.grad(results, wanted, there, allow_unused=True))
         grad_x, grad_cond = next(found), None if cond is None else next(found)
         for weight, grad in zip(weights, found, strict=True):
             if grad is not None:
                 grads[weight] = grads[weight] + grad if weight in grads else grad
-        return x.detach(), torch.zeros_like(x) if grad_x is None else grad_x, grad_cond
+        return torch.zeros_like(x) if grad_x is None else grad_x, grad_cond
 
     def reach(self) -> Reach:
         """Samples of context that one sample of the result needs, either side, on this transform's time grid."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flowavenet.transforms.base import Reach, Transform, no_log_det, wide
+from flowavenet.transforms.base import Grads, Reach, Transform, no_log_det, wide
+
+TILE = 2048
+"""Time steps, over the batch, whose gradients are computed at a time in constant memory."""
 
 
 class AffineCoupling(Transform):
@@ -40,6 +43,38 @@ class AffineCoupling(Transform):
         shift, log_scale = self._amounts(z_a, cond)
         x_b = (z_b * torch.exp(log_scale) + shift).to(z.dtype)
         return torch.cat([z_a, x_b], dim=1), log_scale.sum(dim=(1, 2))
+
+    def rewind(
+        self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As ever, but with the net computed once, its amounts serving the inverse and the gradient, and tile by tile."""
+        time, half, (left, right) = z.shape[-1], z.shape[1] // 2, self.reach()
+        x, grad_x, grad_cond = z.clone(), grad_z.clone(), None if cond is None else torch.zeros_like(cond)
+        step = max(1, TILE // len(z))
+        for start in range(0, time, step):
+            # the tile with as much around it as its amounts depend on
+            begin, stop, end = max(0, start - left), min(time, start + step), min(time, start + step + right)
+            z_b, grad_z_b = z[:, half:, start:stop], grad_z[:, half:, start:stop]
+
+            def amounts(
+                x_a: Tensor, cond: Tensor | None, tile: slice = slice(start - begin, stop - begin)
+            ) -> tuple[Tensor, ...]:
+                return tuple(amount[..., tile] for amount in self._amounts(x_a, cond))
+
+            def back(
+                shift: Tensor, log_scale: Tensor, z_b: Tensor = z_b, grad_z_b: Tensor = grad_z_b,
+                tile: tuple = (slice(None), slice(half, None), slice(start, stop)),
+            ) -> tuple[Tensor, Tensor]:
+                x[tile] = z_b * torch.exp(log_scale) + shift
+                grad_x[tile] = grad_b = grad_z_b * torch.exp(-log_scale)
+                return -grad_b, -(grad_z_b * z_b) - grad_log_det[:, None, None]
+
+            given = None if cond is None else cond[..., begin:end]
+            through, through_cond = self._pull_back(amounts, z[:, :half, begin:end], given, back, grads)
+            grad_x[:, :half, begin:end] += through
+            if through_cond is not None:
+                grad_cond[..., begin:end] += through_cond
+        return x, grad_x, grad_cond
 
     def _amounts(self, x_a: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         shift, log_scale = wide(self.net(x_a, cond)).chunk(2, dim=1)

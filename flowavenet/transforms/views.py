@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowavenet.transforms.base import Grads, Reach, Transform, exact, no_log_det
+from flowavenet.transforms.base import Grads, Reach, Run, Transform, exact, no_log_det
 
 
 def fold(x: Tensor, n: int) -> Tensor:
@@ -40,9 +40,6 @@ def unfold(x: Tensor, n: int) -> Tensor:
 def pool(x: Tensor, n: int) -> Tensor:
     """Average groups of ``n`` samples: (batch, channels, time) to (batch, channels, time / n)."""
     return x.unflatten(-1, (-1, n)).mean(dim=-1)
-
-
-Run = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class Folded(Transform):
