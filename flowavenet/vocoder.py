@@ -21,8 +21,6 @@ DEFAULT = "lapflow-speech-22k"
 """The shipped checkpoint that :meth:`Vocoder.from_pretrained` takes when none is named."""
 SYNTHESIS: dict[str, Any] = {"temperature": 0.8, "match": 12}
 """How to synthesise with a checkpoint that does not say (``facts["synthesis"]``, written by ``flowavenet tune``)."""
-TILE = 1024
-"""Frames that are synthesised at a time, of mels that are longer."""
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 """Of the work in the nets; None: that of the weights."""
 
@@ -129,8 +127,9 @@ class Vocoder(nn.Module):
         self.model.check_mel(mel)
         frames, hop = mel.shape[-1], self.settings.hop_length
         wave = torch.empty(mel.shape[0], frames * hop, dtype=mel.dtype, device=self.device)
-        done = 0
-        for chunk in self.stream(mel, TILE if is_long(frames) else max(1, frames), temperature, seed, match, denoise):
+        done, tile = 0, self.tile(match, denoise > 0)
+        tile = tile if frames > 1.5 * tile else max(1, frames)
+        for chunk in self.stream(mel, tile, temperature, seed, match, denoise):
             wave[:, done : done + chunk.shape[1]] = chunk
             done += chunk.shape[1]
         return wave
@@ -178,6 +177,11 @@ class Vocoder(nn.Module):
         around = self._reach_after_flow(self.rounds(match), denoise)
         return before + around, after + around
 
+    def tile(self, match: int | None = None, denoise: bool = False) -> int:
+        """Frames that are synthesised at a time, of mels that are longer, so that memory does not grow with them: eight
+        times the context that is computed again for each tile."""
+        return max(512, 8 * sum(self.reach(match, denoise)))
+
     def _reach_after_flow(self, match: int, denoise: bool) -> int:
         return self.matching.reach(match) + 4 * denoise
 
@@ -222,11 +226,6 @@ class Vocoder(nn.Module):
     def save(self, folder: str | os.PathLike, dtype: torch.dtype = torch.float32) -> None:
         """Write a checkpoint folder, with weights of the given precision."""
         save_checkpoint(folder, self.model, self.settings, self.facts, dtype)
-
-
-def is_long(frames: int) -> bool:
-    """Whether a mel is synthesised in tiles, so that memory does not grow with it."""
-    return frames > 1.5 * TILE
 
 
 def shipped_checkpoints() -> dict[str, Path]:

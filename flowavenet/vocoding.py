@@ -19,14 +19,16 @@ from flowavenet.audio import MEL_SUFFIXES, MelFile, MelSpectrogram, audio_blocks
 from flowavenet.batch import Failures, in_background
 from flowavenet.plots import save_spectrograms
 from flowavenet.streaming import in_chunks
-from flowavenet.vocoder import TILE, Vocoder, is_long
+from flowavenet.vocoder import Vocoder
 
+BLOCK = 1024
+"""Frames that are read, or analysed, at a time."""
 AHEAD = 4
 """Batches that are read ahead of synthesis, and files that wait to be written."""
 
 
 class Mel:
-    """A mel file to vocode: its number of frames, by its header, and the mel in pieces of at most TILE frames.
+    """A mel file to vocode: its number of frames, by its header, and the mel in pieces of at most BLOCK frames.
 
     What a thread can do ahead, ``read``, is apart from what torch then does with it, ``mel``.
     """
@@ -37,7 +39,7 @@ class Mel:
         self.frames = self.file.frames
 
     def read(self) -> Iterator[Tensor]:
-        return (self.file.read(start, start + TILE) for start in range(0, self.frames, TILE))
+        return (self.file.read(start, start + BLOCK) for start in range(0, self.frames, BLOCK))
 
     def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         return iter(pieces)
@@ -66,7 +68,7 @@ class Recording:
         def analyse(wave: Tensor, first: int, start: int, stop: int) -> Tensor:
             return self.spectrogram(wave.to(window.device))[..., start // hop : -(-stop // hop)]
 
-        return in_chunks(pieces, TILE * hop, settings.context, hop, analyse)
+        return in_chunks(pieces, BLOCK * hop, settings.context, hop, analyse)
 
 
 Source = Mel | Recording
@@ -106,6 +108,7 @@ class Vocoding:
     ):
         self.vocoder, self.out, self.batch, self.picture = vocoder, out, batch, picture
         self.seed, self.progress, self.how = seed, progress, how
+        self.tile = vocoder.tile(how.get("match"), how.get("denoise", 0) > 0)
         self.failed = Failures()
         self.made = self.total = 0
         """Frames of audio."""
@@ -116,7 +119,7 @@ class Vocoding:
         """Vocode the files, from short to long."""
         sources = sorted(self._opened(files), key=lambda source: source.frames)
         self.total = sum(source.frames for source in sources)
-        short = [source for source in sources if not is_long(source.frames)]
+        short = [source for source in sources if source.frames <= 1.5 * self.tile]
         read = in_background(short, lambda source: list(source.read()), AHEAD * self.batch)
         for made, written in in_background(self._made(self._packed(read)), self._write, AHEAD):
             with self.failed.noted(made.source.path):
@@ -161,7 +164,7 @@ class Vocoding:
     def _begun(self, source: Source) -> Made:
         mel = source.mel(source.read())
         first = next(mel)
-        chunks = self._chunks(chain([first], mel), TILE)
+        chunks = self._chunks(chain([first], mel), self.tile)
         return Made(source, first, next(chunks), chunks)
 
     def _chunks(self, mel: Tensor | Iterable[Tensor], frames: int, rows: int = 1) -> Iterator[Tensor]:
