@@ -79,7 +79,8 @@ class AffineCoupling(Transform):
     def _amounts(self, x_a: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         shift, log_scale = wide(self.net(x_a, cond)).chunk(2, dim=1)
         if self.limit is not None:
-            log_scale = self.limit * torch.tanh(log_scale / self.limit)
+            # limit * tanh(log_scale / limit), by the function that is faster on a CPU
+            log_scale = 2 * self.limit * (torch.sigmoid(2 / self.limit * log_scale) - 0.5)
         return shift, log_scale
 
     def reach(self) -> Reach:
