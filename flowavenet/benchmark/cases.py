@@ -19,6 +19,7 @@ from flowavenet.models import MODELS, build
 from flowavenet.vocoder import PRECISIONS, Vocoder
 
 Record = dict[str, Any]
+RTFS = ("rtf", "flow_rtf", "plain_rtf")
 KINDS: dict[str, Callable[..., Record]] = {"synthesis": benchmark, "stream": stream, "training": train}
 
 
@@ -112,8 +113,9 @@ def survey(
     sizes = {(length, batches[0]) for length in seconds} | {(seconds[0], batch) for batch in batches}
     for i, subject in enumerate(subjects):
         for length, batch in sorted(sizes, key=lambda size: (size[0] * size[1], size)):
-            # one run to warm up, two to measure, two of the flow alone
-            expected = 5 * known[i].get("rtf_min", 0.0) * length * batch
+            # two runs to warm up, and two of each thing to measure
+            rtf = 2 * known[i].get("rtf_min", 0.0) + 2 * sum(known[i].get(key, 0.0) for key in RTFS)
+            expected = rtf * length * batch
             options = {"seconds": length, "batch": batch, "match": match, "repeats": repeats}
             record = attempt(expected, kind="synthesis", **subject, **options)
             known[i] = record if "rtf" in record else known[i]

@@ -23,7 +23,7 @@ TABLES: dict[str, list[Column]] = {
     "synthesis": [
         *WHERE, ("batch", "{batch}"), ("seconds", "{seconds:.1f}"), ("match", "{match}"), ("RTF", "{rtf:.3g}"),
         ("min-max", "{rtf_min:.3g}-{rtf_max:.3g}"), ("kHz", "{khz:.0f}"), ("flow RTF", "{flow_rtf:.3g}"),
-        ("GMAC/s", "{gmac_per_second:.2f}"), *SPEED, *MEMORY,
+        ("plain RTF", "{plain_rtf:.3g}"), ("GMAC/s", "{gmac_per_second:.2f}"), *SPEED, *MEMORY,
     ],
     "stream": [
         *WHERE, ("match", "{match}"), ("frames", "{chunk_frames}"), ("chunk ms", "{chunk_ms:.0f}"),
@@ -45,10 +45,11 @@ over 4,000 columns (64 times as many on a GPU) in the better of two layouts. Sha
 
 `vocoder(mel)`, with the rounds of mel matching that a checkpoint is used with. RTF: seconds of work per second of audio,
 lower is better, the median; min-max: the fastest and the slowest run; kHz: thousand samples made per second. Flow RTF,
-GMAC/s, GFLOP/s and share are of the flow alone, without matching: its RTF; the thousand million multiplications that it
-needs per second of audio, on any machine; the operations per second that it reaches, two per multiplication; and how much
-that is of what the machine can do. Peak: memory of a process that does this and nothing else; work: how much of it came on
-top of the loaded model. Lengths are measured with the first batch size, batch sizes with the first length.""",
+GMAC/s, GFLOP/s and share are of the flow alone, without matching: its RTF (plain: by the readable nets, in float32, that
+it must equal); the thousand million multiplications that it needs per second of audio, on any machine; the operations per
+second that it reaches, two per multiplication; and how much that is of what the machine can do. Peak: memory of a process
+that does this and nothing else; work: how much of it came on top of the loaded model. Lengths are measured with the first
+batch size, batch sizes with the first length.""",
     "stream": """## Streams
 
 `vocoder.stream(mel, chunk_frames)`: the same samples, chunk by chunk. First audio: the work from the call to the first
