@@ -65,7 +65,8 @@ def benchmark(
     flops = forward_flops(vocoder.model, vocoder.device) * vocoder.sample_rate
     return {
         "rtf": rtf, "rtf_min": min(times) / made, "rtf_max": max(times) / made, "khz": vocoder.sample_rate / rtf / 1000,
-        "flow_rtf": flow_rtf, "plain_rtf": plain_rtf, "gmac_per_second": flops / 2e9, "gflops": flops / flow_rtf / 1e9, **held,
+        "flow_rtf": flow_rtf, "plain_rtf": plain_rtf, "gmac_per_second": flops / 2e9,
+        "gflops": flops / flow_rtf / 1e9, **held,
         "seconds": made / batch, "batch": batch, "repeats": len(times), "match": match,
         "reach_frames": list(vocoder.reach(match)), "flow_reach_frames": list(vocoder.reach(0)), **_about(vocoder),
     }
