@@ -1,5 +1,6 @@
 """The verbs, as a user types them: what good input makes, and one line for each kind of bad input."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -182,3 +183,10 @@ def test_prepare_checks_converts_and_reports(flowavenet, tmp_path):
 def test_help_lists_the_verbs(flowavenet):
     code, said, _ = flowavenet("--help")
     assert code == 0 and all(verb in said for verb in ("vocode", "fit", "prepare", "score"))
+
+
+@pytest.mark.parametrize("own, then", [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_wait_politely_unless_told_otherwise(flowavenet, monkeypatch, own, then):
+    monkeypatch.setattr(os, "environ", own)
+    flowavenet("--help")
+    assert own["GOMP_SPINCOUNT"] == then
