@@ -64,7 +64,7 @@ def save_curves(path: str | os.PathLike, panels: Sequence[tuple[str, Curves]], w
             axis.plot(*zip(*points, strict=True), marker="o", label=name, color=f"C{names.index(name) % 10}")
         xs = sorted({x for points in curves.values() for x, _ in points})
         axis.set(xscale="log", yscale="log", xlabel=label)
-        axis.set_xticks(xs, [f"{x:.3g}" for x in xs], minor=False)
+        axis.set_xticks(xs, [f"{x:.2g}" for x in xs], minor=False)
         axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(what)

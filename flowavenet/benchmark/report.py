@@ -131,7 +131,7 @@ class Report:
             for name, points in self.curves(over, fixed).items():
                 (x, first), (more, last) = points[0], points[-1]
                 ratio = f"{last / first:.2f} times the work per second of audio"
-                lines.append(f"- {name}: {over} {x:.3g} to {more:.3g}: {ratio}")
+                lines.append(f"- {name}: {over} {x:.2g} to {more:.2g}: {ratio}")
         return lines
 
     def markdown(self, figures: str = "", picture: str = "") -> str:
