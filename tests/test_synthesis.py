@@ -82,3 +82,11 @@ def test_vocoder_follows_its_weights(name):
     torch.testing.assert_close(after, Vocoder(model, settings)(mel, seed=0, match=0))
     vocoder.double()
     assert vocoder(mel.double(), seed=0, match=0).dtype == torch.float64
+
+
+def test_everything_may_happen_in_inference_mode(tiny):
+    """Weights that are made there have no version to look at."""
+    mel = torch.randn(1, 80, 9)
+    with torch.inference_mode():
+        for source in (tiny, "lapflow-stream-22k"):
+            assert torch.isfinite(Vocoder.from_pretrained(source)(mel, seed=0)).all()

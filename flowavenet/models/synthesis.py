@@ -13,6 +13,7 @@ from flowavenet.models.base import FlowVocoder
 from flowavenet.nets import WaveNet
 from flowavenet.nets.fast import rows
 from flowavenet.transforms import Folded, fold
+from flowavenet.transforms.base import weight_state
 
 
 @torch.no_grad()
@@ -28,9 +29,9 @@ def for_synthesis(model: FlowVocoder, dtype: torch.dtype) -> FlowVocoder:
     return _twin(model, dtype, [])
 
 
-def weights_state(model: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Changes whenever an optimizer, a copy or a move to another device changes the weights."""
-    return tuple((weight._version, weight.data_ptr()) for weight in model.parameters())
+def weights_state(model: nn.Module) -> tuple:
+    """Changes when any weight changes: see :func:`~flowavenet.transforms.base.weight_state`."""
+    return tuple(weight_state(weight) for weight in model.parameters())
 
 
 def _twin(module: nn.Module, dtype: torch.dtype, folds: list[int]) -> nn.Module:

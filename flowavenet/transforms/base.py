@@ -149,6 +149,12 @@ class Inverse(Transform):
         return self.transform.reach()
 
 
+def weight_state(weight: Tensor) -> tuple:
+    """Changes when an optimizer, a copy or a move to another device changes the weight. What inference mode made has no
+    version, and is not trained."""
+    return None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype
+
+
 def exact(x: Tensor) -> torch.autocast:
     """A context in which mixed precision is off: what multiplies the signal itself must not round it to 8 bits."""
     return torch.autocast(x.device.type, enabled=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flowavenet.transforms.base import Transform, exact, wide
+from flowavenet.transforms.base import Transform, exact, weight_state, wide
 
 
 class Mixing(Transform):
@@ -45,7 +45,7 @@ class Mixing(Transform):
         if self._frozen:
             return self._kept[1:]
         fixed = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
-        state = (self.weight._version, self.weight.data_ptr(), self.weight.dtype) if fixed else None
+        state = weight_state(self.weight) if fixed else None
         if fixed and self._kept is not None and self._kept[0] == state:
             return self._kept[1:]
         # in float64, so that the round trip in float32 is as exact as the products
