@@ -33,6 +33,10 @@ VARIANTS = {
     "lapflow, three levels": ("lapflow", LAPPED | {"bands": 4, "levels": 3}, 8),
     "lapflow, finer than the mel": ("lapflow", LAPPED | {"bands": 4, "layers": 1}, 8),
     "lapflow, hop of another rate": ("lapflow", LAPPED | {"layers": 1}, 12),
+    "speakers, halved": ("flowavenet", SMALL | {"speakers": 3, "speaker_width": 5}, 8),
+    "speakers, full": ("flowavenet", SMALL | {"conditioning": "full", "speakers": 3, "speaker_width": 2}, 8),
+    "speakers, pooled": ("flowavenet", SMALL | {"conditioning": "pooled", "speakers": 3, "speaker_width": 2}, 8),
+    "speakers, lapflow": ("lapflow", LAPPED | {"speakers": 3, "speaker_width": 5}, 8),
     "hop of no power of two": ("flowavenet", SMALL, 15),
     "prime hop": ("flowavenet", SMALL, 7),
 }
@@ -45,32 +49,38 @@ def model(request):
 
 
 def pair(model, frames=4, batch=2, cut=0):
+    """A wave and what goes with it: a mel, and the speakers if the model has any."""
     wave = torch.randn(batch, frames * model.hop_length - cut, dtype=torch.float64)
-    return wave, torch.randn(batch, model.n_mels, frames, dtype=torch.float64)
+    return wave, *given(model, frames, batch)
+
+
+def given(model, frames, batch, dtype=torch.float64):
+    mel, speakers = torch.randn(batch, model.n_mels, frames, dtype=dtype), model.config.speakers
+    return [mel, 1 + torch.arange(batch) % (speakers - 1)] if speakers else [mel]
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 6])
 def test_encode_and_decode_are_inverse_at_any_length(model, cut):
-    wave, mel = pair(model, cut=cut)
-    noise, log_det = model.encode(wave, mel)
+    wave, *given = pair(model, cut=cut)
+    noise, log_det = model.encode(wave, *given)
     assert noise.shape == wave.shape and log_det.shape == (2,)
-    assert (model.decode(noise, mel) - wave).abs().max() < 1e-9
+    assert (model.decode(noise, *given) - wave).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("cut", [0, 5])
 def test_log_prob_is_the_density(model, cut):
     """log p(x) = log N(f(x)) + log|det df/dx|, with the determinant of the autograd Jacobian."""
-    wave, mel = pair(model, frames=2, batch=1, cut=cut)
+    wave, *given = pair(model, frames=2, batch=1, cut=cut)
     samples = wave.shape[1]
-    jacobian = torch.autograd.functional.jacobian(lambda v: model.encode(v, mel)[0], wave).reshape(samples, samples)
-    noise = model.encode(wave, mel)[0]
+    jacobian = torch.autograd.functional.jacobian(lambda v: model.encode(v, *given)[0], wave).reshape(samples, samples)
+    noise = model.encode(wave, *given)[0]
     expected = -0.5 * (noise.square().sum() + samples * math.log(2 * math.pi)) + torch.linalg.slogdet(jacobian).logabsdet
-    torch.testing.assert_close(model.log_prob(wave, mel)[0], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(model.log_prob(wave, *given)[0], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_batch_is_one_by_one(model):
-    wave, mel = pair(model)
-    torch.testing.assert_close(model.log_prob(wave, mel)[1:], model.log_prob(wave[1:], mel[1:]))
+    both = pair(model)
+    torch.testing.assert_close(model.log_prob(*both)[1:], model.log_prob(*(part[1:] for part in both)))
 
 
 def test_gradients_reach_every_weight(model):
@@ -83,10 +93,10 @@ def test_gradients_reach_every_weight(model):
 @pytest.mark.parametrize("tile", [2048, 7])
 def test_gradients_in_constant_memory_are_the_same(model, tile, monkeypatch):
     monkeypatch.setattr(coupling, "TILE", tile)
-    wave, mel = pair(model.train(), frames=8)
+    both = pair(model.train(), frames=8)
     found = []
     for model.constant_memory in (False, True):
-        found.append(torch.autograd.grad(model.log_prob(wave, mel).sum(), list(model.parameters())))
+        found.append(torch.autograd.grad(model.log_prob(*both).sum(), list(model.parameters())))
     for wanted, got in zip(*found, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-9 * max(1, wanted.abs().max().item()))
 
@@ -122,10 +132,10 @@ def test_constant_memory_does_not_grow_with_the_model(name, config, deeper):
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_sample_has_hop_times_frames_and_follows_the_seed(model, frames):
-    mel = pair(model, frames=frames)[1]
+    mel, *speaker = given(model, frames, batch=2)
 
     def draw(seed, temperature=0.7):
-        return model.sample(mel, temperature, torch.Generator().manual_seed(seed))
+        return model.sample(mel, temperature, torch.Generator().manual_seed(seed), *speaker)
 
     assert draw(0).shape == (2, frames * model.hop_length)
     assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
@@ -138,11 +148,11 @@ def test_context_beyond_the_reach_changes_nothing(model):
     # whole groups only, so that chunks fold as the whole does
     step = math.lcm(model.group, hop) // hop
     context = -(-reach // step) * step
-    noise, mel = pair(model, frames=2 * context + step, batch=1)
-    further = torch.randn(1, 4, step).double(), torch.randn(1, step * hop).double()
+    noise, mel, *speaker = pair(model, frames=2 * context + step, batch=1)
+    further, longer = torch.randn(1, step * hop).double(), torch.randn(1, 4, step).double()
     middle = slice(context * hop, (context + step) * hop)
-    whole = model.decode(torch.cat([further[1], noise, further[1]], 1), torch.cat([further[0], mel, further[0]], 2))
-    chunk = model.decode(noise, mel)
+    whole = model.decode(torch.cat([further, noise, further], 1), torch.cat([longer, mel, longer], 2), *speaker)
+    chunk = model.decode(noise, mel, *speaker)
     shifted = whole[:, step * hop : -step * hop]
     torch.testing.assert_close(chunk[:, middle], shifted[:, middle], rtol=0, atol=1e-12)
 
@@ -175,7 +185,7 @@ class TestErrors:
             build("flowavenet", SMALL, 81, 8)
 
     def test_shapes_that_do_not_belong_together(self, model):
-        wave, mel = pair(model)
+        wave, mel, *_ = pair(model)
         with pytest.raises(ValueError, match=r"5, 4\), this model wants \(batch, 4, frames\)|want"):
             model.log_prob(wave, torch.randn(2, 5, 4).double())
         with pytest.raises(ValueError, match="transpose it"):

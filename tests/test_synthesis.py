@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import shake
-from test_models import VARIANTS
+from test_models import VARIANTS, given
 
 from flowavenet import Vocoder
 from flowavenet.audio import MelSettings
@@ -19,8 +19,8 @@ def make(name, dtype=torch.float64):
 
 def inputs(model, frames=37, batch=2):
     dtype = next(model.parameters()).dtype
-    mel = torch.randn(batch, model.n_mels, frames, dtype=dtype)
-    return torch.randn(batch, model.whole_frames(frames) * model.hop_length, dtype=dtype), mel
+    noise = torch.randn(batch, model.whole_frames(frames) * model.hop_length, dtype=dtype)
+    return noise, *given(model, frames, batch, dtype)
 
 
 @torch.no_grad()
@@ -29,21 +29,21 @@ def inputs(model, frames=37, batch=2):
 def test_twin_renders_the_same(name, tile, monkeypatch):
     monkeypatch.setattr(fast, "TILE", tile)
     model = make(name)
-    noise, mel = inputs(model)
-    wanted = model.render(noise, mel)
+    noise, *given = inputs(model)
+    wanted = model.render(noise, *given)
     assert (wanted - noise[:, : wanted.shape[1]]).abs().max() > 0.1        # the nets do something
-    torch.testing.assert_close(for_synthesis(model, torch.float64).render(noise, mel), wanted, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(for_synthesis(model, torch.float64).render(noise, *given), wanted, rtol=1e-11, atol=1e-11)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", VARIANTS)
 def test_twin_in_other_precisions(name):
     model = make(name, torch.float32)
-    noise, mel = inputs(model)
-    wanted = model.render(noise, mel)
-    assert (for_synthesis(model, torch.float32).render(noise, mel) - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    noise, *given = inputs(model)
+    wanted = model.render(noise, *given)
+    assert (for_synthesis(model, torch.float32).render(noise, *given) - wanted).abs().max() < 1e-4 * wanted.abs().max()
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = for_synthesis(model, torch.bfloat16).render(noise, mel)
+        rounded = for_synthesis(model, torch.bfloat16).render(noise, *given)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - wanted).std() < 0.03 * wanted.std()
 

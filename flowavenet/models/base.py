@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flowavenet.losses import gaussian_log_prob
 from flowavenet.transforms import Transform, in_constant_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+    """What every model's Config has."""
+
+    speakers: int = 0
+    """Voices that are told apart by number; 0: none."""
+    speaker_width: int = 0
+    """Size of the vector that stands for a voice; 0: the mel alone says whose voice it is. With a width and no speakers,
+    callers give the vectors, such as those of a speaker encoder."""
+
+    def __post_init__(self):
+        if self.speakers and self.speaker_width < 1:
+            raise ValueError(f"speakers is {self.speakers}, speaker_width {self.speaker_width}; give it a width, such as 16")
 
 
 class FlowVocoder(nn.Module, ABC):
@@ -22,21 +37,27 @@ class FlowVocoder(nn.Module, ABC):
     A model is a ``flow`` (a :class:`~flowavenet.transforms.Transform` of one channel) and a way to bring the mel to
     the flow. Subclasses build both in ``__init__`` and say with ``group`` what length the flow likes.
 
+    A model may tell voices apart (``config.speaker_width`` > 0). Then a vector, learned for each speaker or given, joins the
+    conditioning at every time: the global conditioning of WaveNet (van den Oord et al., 2016, arXiv:1609.03499).
+
     Args of every model: ``config``, its own dataclass ``Config``; ``n_mels`` and ``hop_length`` of the mels it takes.
-    Shapes: wave (batch, samples); mel (batch, n_mels, frames) with frames = ceil(samples / hop_length).
+    Shapes: wave (batch, samples); mel (batch, n_mels, frames) with frames = ceil(samples / hop_length); speaker: numbers
+    (batch,), or vectors (batch, speaker_width), one row for all if there is but one; None if the model knows no voices.
     """
 
-    Config: type
+    Config: type[FlowConfig]
     flow: Transform
 
     constant_memory = False
     """Whether training computes activations again instead of keeping them; the gradients are the same."""
 
-    def __init__(self, config: Any, n_mels: int, hop_length: int):
+    def __init__(self, config: FlowConfig, n_mels: int, hop_length: int):
         super().__init__()
         self.config = config
         self.n_mels = n_mels
         self.hop_length = hop_length
+        if config.speakers:
+            self.voices = nn.Embedding(config.speakers, config.speaker_width)
 
     @property
     @abstractmethod
@@ -45,55 +66,60 @@ class FlowVocoder(nn.Module, ABC):
 
     @abstractmethod
     def condition(self, mel: Tensor) -> Tensor:
-        """The mel as the flow wants it: (batch, channels, time), one column per sample or per frame."""
+        """The mel as the flow wants it: (batch, channels, time), one column per sample or per frame. Of a model that tells
+        voices apart, the flow gets ``speaker_width`` channels more, see :meth:`with_voice`."""
 
     @abstractmethod
     def cond_reach(self) -> tuple[int, int]:
         """Frames of mel, before and after, that one column of the conditioning depends on."""
 
-    def forward(self, wave: Tensor, mel: Tensor) -> Tensor:
+    def forward(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
         """The same as :meth:`log_prob`; wrappers such as DistributedDataParallel call this."""
-        return self.log_prob(wave, mel)
+        return self.log_prob(wave, mel, speaker)
 
-    def log_prob(self, wave: Tensor, mel: Tensor) -> Tensor:
+    def log_prob(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Exact log-density of each waveform given its mel: (batch,), nats."""
-        noise, log_det = self.encode(wave, mel)
+        noise, log_det = self.encode(wave, mel, speaker)
         return gaussian_log_prob(noise) + log_det
 
-    def encode(self, wave: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Waveform to noise of the same shape, in time order, and the log-det (batch,) of the map."""
-        cond = self._cond(mel, wave)
+        cond = self._cond(mel, wave, speaker)
         run = partial(in_constant_memory, self.flow) if self.constant_memory and torch.is_grad_enabled() else self.flow
         noise, log_det = run(wave.unsqueeze(1), cond)
         return noise.squeeze(1), log_det
 
-    def decode(self, noise: Tensor, mel: Tensor) -> Tensor:
+    def decode(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Noise to the waveform that :meth:`encode` would take back to it."""
-        cond = self._cond(mel, noise)
+        cond = self._cond(mel, noise, speaker)
         wave, _ = self.flow.inverse(noise.unsqueeze(1), cond)
         return wave.squeeze(1)
 
-    def sample(self, mel: Tensor, temperature: float = 0.8, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, mel: Tensor, temperature: float = 0.8, generator: torch.Generator | None = None,
+        speaker: Tensor | None = None,
+    ) -> Tensor:
         """Draw a waveform: (batch, frames * hop_length).
 
         Args:
             mel: (batch, n_mels, frames).
             temperature: standard deviation of the noise.
             generator: where the noise comes from; the same one gives the same waveform.
+            speaker: whose voice.
         """
         self.check_mel(mel)
         shape = mel.shape[0], self.whole_frames(mel.shape[-1]) * self.hop_length
         noise = temperature * torch.randn(shape, generator=generator, dtype=mel.dtype, device=mel.device)
-        return self.render(noise, mel)
+        return self.render(noise, mel, speaker)
 
-    def render(self, noise: Tensor, mel: Tensor) -> Tensor:
+    def render(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Noise (batch, whole_frames(frames) * hop_length) to a waveform (batch, frames * hop_length): :meth:`decode`, with
         the last frame of the mel repeated until the flow has no ragged end, so that every sample wanted is modelled."""
         self.check_mel(mel)
         frames = mel.shape[-1]
         extra = self.whole_frames(frames) - frames
         longer = torch.cat([mel, mel[..., -1:].expand(-1, -1, extra)], dim=-1)
-        return self.decode(noise, longer)[:, : frames * self.hop_length]
+        return self.decode(noise, longer, speaker)[:, : frames * self.hop_length]
 
     @property
     def frame_grid(self) -> int:
@@ -109,7 +135,7 @@ class FlowVocoder(nn.Module, ABC):
         before, after = (math.ceil(samples / self.hop_length) for samples in self.flow.reach())
         return before + self.cond_reach()[0], after + self.cond_reach()[1]
 
-    def _cond(self, mel: Tensor, wave: Tensor) -> Tensor:
+    def _cond(self, mel: Tensor, wave: Tensor, speaker: Tensor | None) -> Tensor:
         self.check_mel(mel)
         if wave.ndim != 2:
             raise ValueError(f"wave has shape {tuple(wave.shape)}, this wants (batch, samples): use wave[None]")
@@ -119,8 +145,45 @@ class FlowVocoder(nn.Module, ABC):
                 f"mel is {mel.shape[0]} x {mel.shape[-1]} frames, but a wave of {wave.shape[0]} x {wave.shape[1]} samples "
                 f"has {wave.shape[0]} x {frames} at hop {self.hop_length}: compute both from the same audio"
             )
+        voice = self.voice(speaker, len(mel))
         cond = self.condition(mel)
+        if voice is not None:
+            cond = self.with_voice(cond, voice)
         return cond[..., : wave.shape[1]]
+
+    def with_voice(self, cond: Tensor, voice: Tensor) -> Tensor:
+        """Append the vectors (batch or 1, speaker_width) to the channels of the conditioning, the same at every time."""
+        voice = voice.to(cond.dtype).unsqueeze(-1).expand(len(cond), -1, cond.shape[-1])
+        return torch.cat([cond, voice], dim=1)
+
+    def voice(self, speaker: Tensor | None, batch: int = 1) -> Tensor | None:
+        """The vectors that stand for speakers: (batch or 1, speaker_width); None if the model knows no voices.
+
+        Raises ValueError, in one line, if these are no speakers for this model and so many items.
+        """
+        count, width = self.config.speakers, self.config.speaker_width
+
+        def refusal(what: str) -> ValueError:
+            numbers = f"numbers ({batch},) from 0 to {count - 1} or " if count else ""
+            return ValueError(f"speaker {what}; this model wants {numbers}vectors ({batch}, {width})")
+
+        if not width:
+            if speaker is not None:
+                raise ValueError(f"speaker is {tuple(speaker.shape)}, but this model tells no voices apart: leave it out")
+            return None
+        if speaker is None:
+            raise refusal("is missing")
+        vectors = speaker.is_floating_point()
+        if speaker.shape[1:] != ((width,) if vectors else ()) or speaker.shape[0] not in (batch, 1):
+            raise refusal(f"has shape {tuple(speaker.shape)}, {speaker.dtype}")
+        if vectors:
+            return speaker
+        if not count:
+            raise refusal(f"is {speaker.tolist()}")
+        # a graph that is compiled or exported cannot look at numbers
+        if not torch.compiler.is_compiling() and not 0 <= int(speaker.min()) <= int(speaker.max()) < count:
+            raise refusal(f"is {speaker.tolist()}")
+        return self.voices(speaker)
 
     def check_mel(self, mel: Tensor) -> None:
         """Raise ValueError, in one line, if this is no mel for this model."""

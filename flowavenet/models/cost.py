@@ -18,9 +18,10 @@ def forward_flops(model: FlowVocoder, device: torch.device | str = "cpu", frames
     frames = model.whole_frames(frames)                                # then the length makes no difference
     wave = torch.zeros(1, frames * model.hop_length, device=device)
     mel = torch.zeros(1, model.n_mels, frames, device=device)
+    voice = torch.zeros(1, model.config.speaker_width, device=device) if model.config.speaker_width else None
     training, counter = model.training, FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        model.eval()(wave, mel)
+        model.eval()(wave, mel, voice)
     model.train(training)
     return counter.get_total_flops() / wave.shape[1]
 

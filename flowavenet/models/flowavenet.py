@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from flowavenet.models.base import FlowVocoder
+from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.nets import CondHalf, MelUpsampler, WaveNet
 from flowavenet.transforms import (
     ActNorm,
@@ -29,7 +30,7 @@ PRIOR_LAYERS = 2
 
 
 @dataclass(frozen=True)
-class FloWaveNetConfig:
+class FloWaveNetConfig(FlowConfig):
     """Sizes and choices of a FloWaveNet; the defaults are the published ones."""
 
     blocks: int = 8
@@ -66,6 +67,7 @@ class FloWaveNetConfig:
     """Soft bound on the couplings' log-scales; None, as published: no bound."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.blocks * self.flows % 2:
             raise ValueError(
                 f"blocks = {self.blocks} and flows = {self.flows} are both odd: the published code cannot invert that "
@@ -107,6 +109,12 @@ class FloWaveNet(FlowVocoder):
     def condition(self, mel: Tensor) -> Tensor:
         return self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
 
+    def with_voice(self, cond: Tensor, voice: Tensor) -> Tensor:
+        if self.config.conditioning != "halved":
+            return super().with_voice(cond, voice)
+        lower, upper = cond.chunk(2, dim=1)                            # each half of the channels has the whole vector
+        return torch.cat([super().with_voice(lower, voice), super().with_voice(upper, voice)], dim=1)
+
     def cond_reach(self) -> tuple[int, int]:
         return self.upsampler.reach(), self.upsampler.reach()
 
@@ -124,25 +132,27 @@ class FloWaveNet(FlowVocoder):
         """What follows block ``index``: the next block, on half of the channels if the model splits here."""
         if (index + 1) % self.config.blocks_per_split:
             return self._block(index + 1, 2 * channels)
-        net = self._wavenet(index, channels // 2, channels, self.n_mels, PRIOR_LAYERS)
+        halves = 2 if self.config.conditioning == "halved" else 1
+        cond = self.n_mels + halves * self.config.speaker_width
+        net = self._wavenet(index, channels // 2, channels, cond, PRIOR_LAYERS)
         prior = AffineCoupling(net, self.config.log_scale_limit)
         return Chain(prior, Kept(self._block(index + 1, channels), (0, channels // 2)))
 
     def _step(self, index: int, flow: int, channels: int) -> Transform:
         halved = self.config.conditioning == "halved"
         affine = self.config.coupling == "affine"
-        n_mels = self.n_mels // 2 if halved else self.n_mels
+        cond = (self.n_mels // 2 if halved else self.n_mels) + self.config.speaker_width
         amounts = channels if affine else channels // 2
-        net: nn.Module = self._wavenet(index, channels // 2, amounts, n_mels, self.config.layers)
+        net: nn.Module = self._wavenet(index, channels // 2, amounts, cond, self.config.layers)
         if halved:
             net = CondHalf(net, (index * self.config.flows + flow) % 2)
         coupling = AffineCoupling(net, self.config.log_scale_limit) if affine else AdditiveCoupling(net)
         step = Chain(ActNorm(channels), coupling)
         return Swapped(step) if flow % 2 else step
 
-    def _wavenet(self, index: int, in_channels: int, out_channels: int, n_mels: int, layers: int) -> WaveNet:
+    def _wavenet(self, index: int, in_channels: int, out_channels: int, cond: int, layers: int) -> WaveNet:
         config = self.config
-        cond_channels = n_mels if config.conditioning == "pooled" else n_mels * 2 ** (index + 1)
+        cond_channels = cond if config.conditioning == "pooled" else cond * 2 ** (index + 1)
         # grown in eights, which is what vector units like
         width = config.width + 8 * round(config.width * (config.width_growth**index - 1) / 8)
         return WaveNet(

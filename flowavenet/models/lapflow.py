@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from flowavenet.models.base import FlowVocoder
+from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.nets import DynamicFilterNet, FrameNet, MelEncoder
 from flowavenet.transforms import (
     ActNorm,
@@ -32,7 +32,7 @@ from flowavenet.transforms import (
 
 
 @dataclass(frozen=True)
-class LapflowConfig:
+class LapflowConfig(FlowConfig):
     """Sizes of a lapflow."""
 
     bands: int = 256
@@ -87,7 +87,7 @@ class Lapflow(FlowVocoder):
     def __init__(self, config: LapflowConfig | None = None, n_mels: int = 80, hop_length: int = 256):
         super().__init__(config or LapflowConfig(), n_mels, hop_length)
         config = self.config
-        cond_channels = n_mels + config.cond_width
+        cond_channels = n_mels + config.cond_width + config.speaker_width
         self.encoder = MelEncoder(n_mels, config.cond_width, config.cond_layers, causal=config.causal)
         levels = nn.Conv1d(cond_channels, config.bands, 1)
         nn.init.zeros_(levels.weight)
@@ -99,7 +99,7 @@ class Lapflow(FlowVocoder):
     def _frames(self, levels: int) -> Transform:
         """Frames (batch, bands, time) to noise: every other one given its neighbours, ``levels`` times over; then steps."""
         config, bands = self.config, self.config.bands
-        cond_channels = self.n_mels + config.cond_width
+        cond_channels = self.n_mels + config.cond_width + config.speaker_width
         net = {"layers": config.layers, "kernel_size": config.kernel_size, "causal": config.causal}
 
         def steps(count: int, width: int) -> Chain:
