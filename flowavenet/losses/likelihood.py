@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from flowavenet.losses.precision import wide
+
 PCM_STEP = 1 / 32768
 """One step of 16-bit audio on the scale where full level is 1."""
 
@@ -16,7 +18,7 @@ def gaussian_log_prob(noise: Tensor) -> Tensor:
 
     log N(z; 0, 1) = -(z^2 + log 2 pi) / 2
     """
-    z = noise.flatten(1).to(torch.promote_types(noise.dtype, torch.float32))
+    z = wide(noise.flatten(1))
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
 
 
