@@ -134,7 +134,8 @@ def model_card(name: str, model: FlowVocoder, content: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+    items = [f"{key} {item}" for key, item in value.items()] if isinstance(value, dict) else value
+    return ", ".join(map(str, items)) if isinstance(items, list) else value
 
 
 def _line(error: Exception) -> str:

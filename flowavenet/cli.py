@@ -21,6 +21,7 @@ app = typer.Typer(
 Checkpoint = Annotated[str, typer.Option(help="A shipped checkpoint by name, or a checkpoint folder. [default: shipped]")]
 Precision = Annotated[str, typer.Option(help="Of the nets: float32 or bfloat16.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Speaker = Annotated[str | None, typer.Option(help="Whose voice, by name, if the checkpoint tells voices apart.")]
 
 TEMPERATURES = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
@@ -45,6 +46,7 @@ def vocode(
         int | None, typer.Option(min=1, help="Files of one length at once, at most. [default: 4 on a CPU, else 16]")
     ] = None,
     picture: Annotated[bool, typer.Option(help="Also write <stem>.png: the mel asked for, and that of the result.")] = False,
+    speaker: Speaker = None,
     device: Device = "cpu",
 ) -> None:
     """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
@@ -54,13 +56,14 @@ def vocode(
 
     files = unique_stems(find_files(inputs, MEL_SUFFIXES))
     vocoder = Vocoder.from_pretrained(checkpoint or None, device, precision)
+    voice = vocoder.voice(speaker)
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar() as bar:
         task = bar.add_task("vocoding", total=None)
         work = Vocoding(
             vocoder, out, batch or (4 if vocoder.device.type == "cpu" else 16), picture, seed,
             lambda done, total: bar.update(task, completed=done, total=total),
-            temperature=temperature, match=match, denoise=denoise,
+            temperature=temperature, match=match, denoise=denoise, speaker=voice,
         )
         work.run(files)
     failed = [work.failed[file] for file in files if file in work.failed]
@@ -112,6 +115,7 @@ def score(
     checkpoint: Checkpoint = "",
     dequantisation: Annotated[float, typer.Option(help="Width of the uniform noise added to samples; 0: none.")] = 2**-15,
     seed: Annotated[int, typer.Option(help="Of that noise.")] = 0,
+    speaker: Speaker = None,
     device: Device = "cpu",
 ) -> None:
     """Log-likelihood of recordings given their own mels, in nats and bits per sample."""
@@ -125,6 +129,7 @@ def score(
         raise ValueError(f"--dequantisation is {dequantisation}; the width of a noise is at least 0")
     files = find_files(inputs)
     vocoder = Vocoder.from_pretrained(checkpoint or None, device)
+    voice = vocoder.voice(speaker)
     level = "as recorded" if vocoder.settings.peak is None else f"peak {vocoder.settings.peak}"
     print(f"# {vocoder.sample_rate} Hz, level {level}, uniform dequantisation of width {dequantisation:.6g}")
     print("nats/sample  bits/sample  seconds  file")
@@ -132,7 +137,7 @@ def score(
     def one(file: Path) -> None:
         wave = vocoder.normalise(load_audio(file, vocoder.sample_rate))
         noise = torch.Generator().manual_seed(seed)
-        nats = vocoder.log_prob(dequantise(wave, dequantisation, noise), vocoder.mel(wave)).item() / wave.shape[1]
+        nats = vocoder.log_prob(dequantise(wave, dequantisation, noise), vocoder.mel(wave), voice).item() / wave.shape[1]
         bits = f"{bits_per_sample(nats, dequantisation):11.4f}" if dequantisation else f"{'-':>11}"
         print(f"{nats:11.4f}  {bits}  {wave.shape[1] / vocoder.sample_rate:7.2f}  {file}", flush=True)
 
@@ -223,6 +228,7 @@ def tune(
     match: Annotated[int | None, typer.Option(min=0, help="Rounds of mel matching. [default: the checkpoint's]")] = None,
     limit: Annotated[int, typer.Option(min=1, help="So many recordings at most, spread evenly.")] = 12,
     write: Annotated[bool, typer.Option(help="Keep the choice in the checkpoint folder.")] = False,
+    speaker: Speaker = None,
     device: Device = "cpu",
 ) -> None:
     """Choose a checkpoint's temperature by how recordings that it was not trained on come out."""
@@ -235,12 +241,13 @@ def tune(
     files = _valid_files(inputs)
     files = files[:: -(-len(files) // limit)]
     vocoder = Vocoder.from_pretrained(checkpoint or None, device)
+    voice = vocoder.voice(speaker)
     waves = [vocoder.normalise(load_audio(file, vocoder.sample_rate)) for file in files]
     match = vocoder.rounds(match)
     with progress_bar() as bar:
         task = bar.add_task("tuning", total=None)
         rows = temperatures(
-            vocoder, waves, temperature, match, lambda done, total: bar.update(task, completed=done, total=total)
+            vocoder, waves, temperature, match, lambda done, total: bar.update(task, completed=done, total=total), voice
         )
     print(f"# means over {len(files)} recordings, {match} rounds of matching")
     print("  ".join(["temperature", "rank", *METRICS]))

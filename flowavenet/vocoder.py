@@ -23,6 +23,8 @@ SYNTHESIS: dict[str, Any] = {"temperature": 0.8, "match": 12}
 """How to synthesise with a checkpoint that does not say (``facts["synthesis"]``, written by ``flowavenet tune``)."""
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 """Of the work in the nets; None: that of the weights."""
+Speaker = str | int | Sequence[str | int] | Tensor
+"""A name or a number, for all items of a batch; one of them for each; or a vector (speaker_width,), or one for each."""
 
 
 class Vocoder(nn.Module):
@@ -60,6 +62,7 @@ class Vocoder(nn.Module):
         self.precision = precision
         self._fast: tuple[Any, FlowVocoder] | None = None
         self.denoiser: BiasDenoiser | None = None
+        self._denoised: list | None = None                             # the voices that it is for
 
     @classmethod
     def from_pretrained(
@@ -104,6 +107,34 @@ class Vocoder(nn.Module):
         return self.spectrogram(wave.to(self.device))
 
     @property
+    def speakers(self) -> list[str]:
+        """Names of the voices that this checkpoint tells apart, in the order of their numbers; or the numbers."""
+        return [str(one) for one in self.facts.get("speakers") or range(self.model.config.speakers)]
+
+    @torch.no_grad()
+    def voice(self, speaker: Speaker | None) -> Tensor | None:
+        """The vectors (batch or 1, speaker_width) that stand for speakers; what lies between two of them is a voice, too.
+
+        Raises ValueError, in one line with the names that are known, for what is none of :data:`Speaker`.
+        """
+        width, names = self.model.config.speaker_width, self.speakers
+        if speaker is None or not width:
+            if width:
+                known = ", ".join(names) or f"vectors of {width}"
+                raise ValueError(f"speaker is missing: this checkpoint tells voices apart; choose one of: {known}")
+            if speaker is not None:
+                raise ValueError("a speaker is given, but this checkpoint tells no voices apart: leave it out")
+            return None
+        if not isinstance(speaker, Tensor):
+            each = [speaker] if isinstance(speaker, str | int) else speaker
+            if unknown := [one for one in each if isinstance(one, str) and one not in names]:
+                raise ValueError(f"speaker {unknown[0]!r} is not known; choose one of: {', '.join(names) or 'none'}")
+            speaker = torch.tensor([names.index(one) if isinstance(one, str) else one for one in each])
+        if speaker.ndim == int(speaker.is_floating_point()):           # one for all
+            speaker = speaker[None]
+        return self.model.voice(speaker.to(self.device), len(speaker))
+
+    @property
     def synthesis(self) -> dict[str, Any]:
         """The ``temperature`` and the rounds of mel matching, ``match``, that this checkpoint is used with by default."""
         return SYNTHESIS | self.facts.get("synthesis", {})
@@ -111,7 +142,7 @@ class Vocoder(nn.Module):
     @torch.no_grad()
     def forward(
         self, mel: Tensor, temperature: float | None = None, seed: int | Sequence[int] | None = None,
-        match: int | None = None, denoise: float = 0.0,
+        match: int | None = None, denoise: float = 0.0, speaker: Speaker | None = None,
     ) -> Tensor:
         """Synthesise: mel (batch, n_mels, frames) to wave (batch, frames * hop_length).
 
@@ -123,13 +154,14 @@ class Vocoder(nn.Module):
             match: rounds of :class:`~flowavenet.audio.MelMatching`, which bring the flow's sample to exactly this mel; 0:
                 the sample as it is, what ``model.sample`` draws. None: the checkpoint's.
             denoise: how much of the hum that the model makes of silence to take out, 0 to 1.
+            speaker: whose voice, see :data:`Speaker`; of a checkpoint that tells voices apart.
         """
         self.model.check_mel(mel)
         frames, hop = mel.shape[-1], self.settings.hop_length
         wave = torch.empty(mel.shape[0], frames * hop, dtype=mel.dtype, device=self.device)
         done, tile = 0, self.tile(match, denoise > 0)
         tile = tile if frames > 1.5 * tile else max(1, frames)
-        for chunk in self.stream(mel, tile, temperature, seed, match, denoise):
+        for chunk in self.stream(mel, tile, temperature, seed, match, denoise, speaker):
             wave[:, done : done + chunk.shape[1]] = chunk
             done += chunk.shape[1]
         return wave
@@ -137,13 +169,14 @@ class Vocoder(nn.Module):
     def stream(
         self, mel: Tensor | Iterable[Tensor], chunk_frames: int = 32, temperature: float | None = None,
         seed: int | Sequence[int] | None = None, match: int | None = None, denoise: float = 0.0,
+        speaker: Speaker | None = None,
     ) -> Iterator[Tensor]:
         """Synthesise chunk by chunk: the same samples as the whole, for the same seed, without holding the whole.
 
         Args:
             mel: (batch, n_mels, frames), or an iterable of such pieces as they arrive, of any lengths.
             chunk_frames: frames per chunk; the last one may be shorter.
-            temperature, seed, match, denoise: as for :meth:`forward`.
+            temperature, seed, match, denoise, speaker: as for :meth:`forward`.
 
         Yields:
             (batch, chunk_frames * hop_length) samples, as soon as the frames that they depend on (:meth:`reach`) are there.
@@ -151,7 +184,7 @@ class Vocoder(nn.Module):
         temperature = self.synthesis["temperature"] if temperature is None else temperature
         match = self.rounds(match)
         seed = torch.Generator().seed() if seed is None else seed
-        hop, noise = self.settings.hop_length, None
+        hop, noise, voice = self.settings.hop_length, None, self.voice(speaker)
 
         @torch.no_grad()
         def render(window: Tensor, first: int, start: int, stop: int) -> Tensor:
@@ -159,12 +192,12 @@ class Vocoder(nn.Module):
             window = window.to(self.device)
             noise = noise or Noise(seed, len(window), self.device)
             frames = self.model.whole_frames(window.shape[-1])
-            wave = self._render(temperature * noise(first * hop, (first + frames) * hop), window)
+            wave = self._render(temperature * noise(first * hop, (first + frames) * hop), window, voice)
             # what follows the flow needs less context than the flow
             begin, end = max(0, start - around) // grid * grid, stop + around
             wave, window = wave[:, begin * hop : end * hop], window[..., begin:end]
             if denoise:
-                wave = self._denoiser()(wave, denoise)
+                wave = self._denoiser(voice)(wave, denoise)
             return self.matching(wave, window, match)[:, (start - begin) * hop : (stop - begin) * hop]
 
         grid = math.lcm(self.model.frame_grid, self.matching.stride)
@@ -189,39 +222,40 @@ class Vocoder(nn.Module):
         """Rounds of mel matching: as many as asked for, or the checkpoint's."""
         return self.synthesis["match"] if match is None else match
 
-    def _render(self, noise: Tensor, mel: Tensor) -> Tensor:
+    def _render(self, noise: Tensor, mel: Tensor, voice: Tensor | None) -> Tensor:
         half, state = PRECISIONS[self.precision], weights_state(self.model)
         if self._fast is None or self._fast[0] != state:
             weight = next(self.model.parameters())
             self._fast = state, for_synthesis(self.model, half or weight.dtype)
         with torch.autocast(self.device.type, half, enabled=half is not None):
-            return self._fast[1].render(noise.to(mel.dtype), mel)
+            return self._fast[1].render(noise.to(mel.dtype), mel, voice)
 
-    def _denoiser(self) -> BiasDenoiser:
-        if self.denoiser is None:
+    def _denoiser(self, voice: Tensor | None) -> BiasDenoiser:
+        voices = None if voice is None else voice.tolist()
+        if self.denoiser is None or self._denoised != voices:
             frames = self.model.whole_frames(128)
-            silence = self.mel(torch.zeros(1, frames * self.settings.hop_length))
-            bias = self._render(torch.zeros(1, frames * self.settings.hop_length, device=self.device), silence)
-            self.denoiser = BiasDenoiser(bias[0], self.settings.hop_length)
+            noise = torch.zeros(1 if voice is None else len(voice), frames * self.settings.hop_length, device=self.device)
+            bias = self._render(noise, self.mel(noise), voice)
+            self.denoiser, self._denoised = BiasDenoiser(bias, self.settings.hop_length), voices
         return self.denoiser
 
     @torch.no_grad()
-    def encode(self, wave: Tensor, mel: Tensor) -> Tensor:
+    def encode(self, wave: Tensor, mel: Tensor, speaker: Speaker | None = None) -> Tensor:
         """The noise (batch, samples) that would make exactly this wave, given this mel."""
-        return self.model.encode(wave.to(self.device), mel.to(self.device))[0]
+        return self.model.encode(wave.to(self.device), mel.to(self.device), self.voice(speaker))[0]
 
     @torch.no_grad()
-    def decode(self, noise: Tensor, mel: Tensor) -> Tensor:
+    def decode(self, noise: Tensor, mel: Tensor, speaker: Speaker | None = None) -> Tensor:
         """The wave (batch, samples) that this noise makes, given this mel."""
-        return self.model.decode(noise.to(self.device), mel.to(self.device))
+        return self.model.decode(noise.to(self.device), mel.to(self.device), self.voice(speaker))
 
     @torch.no_grad()
-    def log_prob(self, wave: Tensor, mel: Tensor) -> Tensor:
+    def log_prob(self, wave: Tensor, mel: Tensor, speaker: Speaker | None = None) -> Tensor:
         """Exact log-density of each wave given its mel: (batch,), nats.
 
         This is the density at the very samples given; see :func:`flowavenet.losses.dequantise` for 16-bit audio.
         """
-        return self.model.log_prob(wave.to(self.device), mel.to(self.device))
+        return self.model.log_prob(wave.to(self.device), mel.to(self.device), self.voice(speaker))
 
     def save(self, folder: str | os.PathLike, dtype: torch.dtype = torch.float32) -> None:
         """Write a checkpoint folder, with weights of the given precision."""

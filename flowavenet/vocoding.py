@@ -99,7 +99,7 @@ class Vocoding:
         picture: also write ``out/<stem>.png``, the mel asked for and that of the result; of a long file, of its first tile.
         seed: of the noise.
         progress: is told after each step how many frames of audio are made, and of how many.
-        how: ``temperature``, ``match`` and ``denoise`` as for :meth:`Vocoder.forward`.
+        how: ``temperature``, ``match``, ``denoise`` and ``speaker`` as for :meth:`Vocoder.forward`.
     """
 
     def __init__(
@@ -107,7 +107,8 @@ class Vocoding:
         progress: Callable[[int, int], None] = lambda done, total: None, **how: Any,
     ):
         self.vocoder, self.out, self.batch, self.picture = vocoder, out, batch, picture
-        self.seed, self.progress, self.how = seed, progress, how
+        self.seed, self.progress = seed, progress
+        self.how = how | {"speaker": vocoder.voice(how.get("speaker"))}  # one that is wrong is so for every file
         self.tile = vocoder.tile(how.get("match"), how.get("denoise", 0) > 0)
         self.failed = Failures()
         self.made = self.total = 0

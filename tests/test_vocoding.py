@@ -158,7 +158,12 @@ def test_a_long_file_is_streamed_without_a_trace(vocoder, tmp_path, short_tiles,
     else:
         soundfile.write(file, 0.1 * np.random.default_rng(0).standard_normal((20000, 2)), 22050 if name[0] == "l" else 48000)
     lengths, render = [], vocoder._render
-    monkeypatch.setattr(vocoder, "_render", lambda noise, mel: (lengths.append(mel.shape[-1]), render(noise, mel))[1])
+
+    def watched(noise, mel, voice):
+        lengths.append(mel.shape[-1])
+        return render(noise, mel, voice)
+
+    monkeypatch.setattr(vocoder, "_render", watched)
     work = run(vocoder, [file], tmp_path / "out", picture=name == "long.npy")
     assert work.failed == {} and max(lengths) <= 8 + sum(vocoder.reach(match=2)) + 8
     assert_as_alone(vocoder, [file], tmp_path / "out")

@@ -12,7 +12,8 @@ class BiasDenoiser(nn.Module):
     |S'| = max(|S| - strength * |B|, 0);   B: the mean magnitude of what the vocoder makes of silence, without noise
 
     Args:
-        bias: (samples,), what the vocoder makes of the mel of silence at temperature 0.
+        bias: (samples,), what the vocoder makes of the mel of silence at temperature 0; (batch, samples) if each item has a
+            voice of its own.
         hop_length: from one spectrum to the next, samples; a window has four hops.
 
     After the denoiser of Prenger, Valle, Catanzaro, "WaveGlow", 2018, arXiv:1811.00002. Spectral subtraction: Boll, 1979.
@@ -25,8 +26,8 @@ class BiasDenoiser(nn.Module):
         super().__init__()
         self.n_fft = n_fft = 4 * hop_length
         self.register_buffer("window", torch.hann_window(n_fft, dtype=bias.dtype, device=bias.device), persistent=False)
-        magnitude = self._spectrum(bias[None]).abs().mean(dim=-1, keepdim=True)
-        self.register_buffer("magnitude", magnitude, persistent=False)  # (1, n_fft / 2 + 1, 1)
+        magnitude = self._spectrum(torch.atleast_2d(bias)).abs().mean(dim=-1, keepdim=True)
+        self.register_buffer("magnitude", magnitude, persistent=False)  # (batch or 1, n_fft / 2 + 1, 1)
 
     def forward(self, wave: Tensor, strength: float) -> Tensor:
         """Denoise wave (batch, samples); at strength 0 it stays as it is, 1 takes out all of the bias."""

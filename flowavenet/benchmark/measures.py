@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowavenet.models.cost import convolution_flops, forward_flops, matrix_product_flops, wait
+from flowavenet.models.cost import any_voice, convolution_flops, forward_flops, matrix_product_flops, wait
 from flowavenet.vocoder import PRECISIONS, Vocoder
 
 PATIENCE = 5.0
@@ -53,13 +53,14 @@ def benchmark(
     mel = _mel(vocoder, max(1, round(seconds * vocoder.sample_rate / hop)), batch)
     made = batch * mel.shape[-1] * hop / vocoder.sample_rate
     memory = Memory(vocoder.device)
-    runs = [partial(vocoder, mel, seed=0, match=rounds) for rounds in dict.fromkeys((match, 0))]
+    voice = any_voice(vocoder.model, vocoder.device)
+    runs = [partial(vocoder, mel, seed=0, match=rounds, speaker=voice) for rounds in dict.fromkeys((match, 0))]
     runs[0]()
     held = memory.figures()
     model = vocoder.model
     noise = torch.randn(batch, model.whole_frames(mel.shape[-1]) * hop, device=vocoder.device)
     # in turns, so that what slows the machine down meanwhile slows all of them down
-    *timings, plain = _timed(vocoder.device, repeats, *runs, torch.no_grad()(partial(model.render, noise, mel)))
+    *timings, plain = _timed(vocoder.device, repeats, *runs, torch.no_grad()(partial(model.render, noise, mel, voice)))
     times, alone = timings[0], timings[-1]                             # the same without matching
     rtf, flow_rtf, plain_rtf = (statistics.median(taken) / made for taken in (times, alone, plain))
     flops = forward_flops(vocoder.model, vocoder.device) * vocoder.sample_rate
@@ -95,10 +96,10 @@ def stream(
     before, after = vocoder.reach(match)
     early = -(-before // chunk_frames)                                 # chunks with less context than the later ones
     mel = _mel(vocoder, (early + 1 + repeats) * chunk_frames + after)
-    memory = Memory(vocoder.device)
+    memory, voice = Memory(vocoder.device), any_voice(vocoder.model, vocoder.device)
 
     def start() -> Any:
-        return vocoder.stream(mel, chunk_frames, seed=0, match=match)
+        return vocoder.stream(mel, chunk_frames, seed=0, match=match, speaker=voice)
 
     first = statistics.median(_timed(vocoder.device, repeats, lambda: next(start()))[0])
     running = start()
@@ -107,7 +108,7 @@ def stream(
     later = statistics.median(_timed(vocoder.device, repeats, lambda: next(running))[0]) / (chunk_frames * frame)
     held = memory.figures()
     all_of_it = _mel(vocoder, max(1, round(seconds / frame)))
-    times = _timed(vocoder.device, repeats, partial(vocoder, all_of_it, seed=0, match=match))[0]
+    times = _timed(vocoder.device, repeats, partial(vocoder, all_of_it, seed=0, match=match, speaker=voice))[0]
     whole = statistics.median(times) / (all_of_it.shape[-1] * frame)
     chunk_ms, look_ahead_ms, first_ms = 1000 * chunk_frames * frame, 1000 * after * frame, 1000 * first
     return {
@@ -138,14 +139,14 @@ def train(vocoder: Vocoder, batch: int = 1, repeats: int = 5, constant_memory: b
     hop, was = vocoder.settings.hop_length, (model.training, model.constant_memory)
     frames = model.whole_frames(round(CROP * vocoder.sample_rate / hop))
     wave = 0.1 * torch.randn(batch, frames * hop, generator=torch.Generator().manual_seed(0)).to(device)
-    mel = vocoder.mel(wave)
+    mel, voice = vocoder.mel(wave), any_voice(vocoder.model, vocoder.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     model.train().constant_memory = constant_memory
 
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast(device.type, half, enabled=half is not None):
-            loss = -(model(wave, mel) / wave.shape[1]).mean()
+            loss = -(model(wave, mel, voice) / wave.shape[1]).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowavenet.evaluation.metrics import METRICS, score
-from flowavenet.vocoder import Vocoder
+from flowavenet.vocoder import Speaker, Vocoder
 
 CRITERIA = {"pesq_wb": -1, "stoi": -1, "mr_stft_log_magnitude": 1, "spectral_convergence": 1, "log_mel_l1": 1}
 """The metrics that decide, and whether more is better (-1) or worse (1)."""
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 def temperatures(
     vocoder: Vocoder, waves: Sequence[Tensor], candidates: Sequence[float], match: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, speaker: Speaker | None = None,
 ) -> list[Row]:
     """Copy-synthesise recordings at several temperatures.
 
@@ -30,6 +30,7 @@ def temperatures(
         candidates: temperatures.
         match: rounds of mel matching; None: the checkpoint's.
         progress: called with the numbers of syntheses done and of all.
+        speaker: whose voice, as for :meth:`Vocoder.forward`.
 
     Returns:
         A row per temperature: ``temperature``, the mean of every metric, and ``rank``: the mean, over :data:`CRITERIA`, of
@@ -39,7 +40,7 @@ def temperatures(
     for temperature in candidates:
         scores = []
         for wave in waves:
-            made = vocoder(vocoder.mel(wave), temperature, seed=0, match=match).cpu()
+            made = vocoder(vocoder.mel(wave), temperature, seed=0, match=match, speaker=speaker).cpu()
             scores.append(score(wave[0], made[0], vocoder.sample_rate))
             if progress:
                 progress(len(rows) * len(waves) + len(scores), len(candidates) * len(waves))

@@ -18,12 +18,18 @@ def forward_flops(model: FlowVocoder, device: torch.device | str = "cpu", frames
     frames = model.whole_frames(frames)                                # then the length makes no difference
     wave = torch.zeros(1, frames * model.hop_length, device=device)
     mel = torch.zeros(1, model.n_mels, frames, device=device)
-    voice = torch.zeros(1, model.config.speaker_width, device=device) if model.config.speaker_width else None
+    voice = any_voice(model, device)
     training, counter = model.training, FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         model.eval()(wave, mel, voice)
     model.train(training)
     return counter.get_total_flops() / wave.shape[1]
+
+
+def any_voice(model: FlowVocoder, device: torch.device | str = "cpu") -> Tensor | None:
+    """A voice for the model, if it wants one: the work does not depend on whose."""
+    width = model.config.speaker_width
+    return torch.zeros(1, width, device=device) if width else None
 
 
 def matrix_product_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
