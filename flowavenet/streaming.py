@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from flowavenet.models import FlowVocoder
+from flowavenet.transforms import Generation
+
 BLOCK = 8192
 """Samples of noise that are drawn at a time."""
 
@@ -52,6 +55,41 @@ def _mix(x: int) -> int:
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
     return (x ^ (x >> 31)) >> 1
+
+
+class Continued:
+    """A model that draws each sample given all before it, rendering one window of a mel after the other: no sample is drawn
+    twice, and none is forgotten that the next window shows again.
+
+    Args:
+        model: one whose ``sequential`` is ``decode``.
+        speaker: whose voice.
+    """
+
+    def __init__(self, model: FlowVocoder, speaker: Tensor | None = None):
+        self.model, self.speaker = model, speaker
+        self.generation = Generation(model.flow)
+        self.wave: Tensor | None = None                                # as far as it is drawn, from the window's beginning
+        self.first = 0                                                 # frame that it begins with
+
+    def __call__(self, noise: Callable[[int, int], Tensor], mel: Tensor, first: int, end: int) -> Tensor:
+        """Render a window: (batch, end * hop).
+
+        Args:
+            noise: gives samples start ... stop - 1.
+            mel: the window, (batch, n_mels, frames), with the context that its conditioning needs on either side.
+            first: the number of its first frame; never less than before.
+            end: so many of its frames are wanted.
+        """
+        hop, end = self.model.hop_length, min(end, mel.shape[-1])
+        wave = mel.new_zeros(len(mel), 0) if self.wave is None else self.wave[:, (first - self.first) * hop :]
+        done, wanted = wave.shape[1], end * hop
+        if done < wanted:
+            z = noise(first * hop + done, first * hop + wanted).to(mel.dtype)
+            cond = self.model.conditioning(mel, self.speaker)[..., done:wanted]
+            wave = torch.cat([wave, self.generation(z.unsqueeze(1), cond)[0].squeeze(1)], dim=1)
+        self.wave, self.first = wave, first
+        return wave
 
 
 def in_chunks(

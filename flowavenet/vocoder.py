@@ -15,7 +15,7 @@ from flowavenet.audio import BiasDenoiser, MelMatching, MelSettings, MelSpectrog
 from flowavenet.checkpoint import load_checkpoint, save_checkpoint
 from flowavenet.models import FlowVocoder
 from flowavenet.models.synthesis import for_synthesis, weights_state
-from flowavenet.streaming import Noise, in_chunks
+from flowavenet.streaming import Continued, Noise, in_chunks
 
 DEFAULT = "lapflow-speech-22k"
 """The shipped checkpoint that :meth:`Vocoder.from_pretrained` takes when none is named."""
@@ -191,10 +191,13 @@ class Vocoder(nn.Module):
             nonlocal noise
             window = window.to(self.device)
             noise = noise or Noise(seed, len(window), self.device)
-            frames = self.model.whole_frames(window.shape[-1])
-            wave = self._render(temperature * noise(first * hop, (first + frames) * hop), window, voice)
             # what follows the flow needs less context than the flow
             begin, end = max(0, start - around) // grid * grid, stop + around
+            if continued is not None:
+                wave = continued(lambda *samples: temperature * noise(*samples), window, first, end)
+            else:
+                frames = self.model.whole_frames(window.shape[-1])
+                wave = self._render(temperature * noise(first * hop, (first + frames) * hop), window, voice)
             wave, window = wave[:, begin * hop : end * hop], window[..., begin:end]
             if denoise:
                 wave = self._denoiser(voice)(wave, denoise)
@@ -202,7 +205,10 @@ class Vocoder(nn.Module):
 
         grid = math.lcm(self.model.frame_grid, self.matching.stride)
         around = self._reach_after_flow(match, denoise > 0)
-        return in_chunks(mel, chunk_frames, self.reach(match, denoise > 0), grid, render)
+        (before, after), continued = self.reach(match, denoise > 0), None
+        if self.model.sequential == "decode":
+            before, continued = self.model.cond_reach()[0] + around + grid, Continued(self.model, voice)
+        return in_chunks(mel, chunk_frames, (before, after), grid, render)
 
     def reach(self, match: int | None = None, denoise: bool = False) -> tuple[int, int]:
         """Frames of mel, before and after, that a sample depends on; those after are the look-ahead of a stream."""

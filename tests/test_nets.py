@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from conftest import shake
 
-from flowavenet.nets import DynamicFilterNet, FrameNet, MelEncoder, MelUpsampler, WaveNet
+from flowavenet.nets import DynamicFilterNet, FrameNet, MelEncoder, MelUpsampler, WaveNet, steps
 
 
 def assert_reach_is_exact(net, x, cond):
@@ -113,3 +114,31 @@ def test_dynamic_filter_net_does_not_look_beyond_its_reach(causal):
     assert_reach_is_exact(net, x, cond)
     with pytest.raises(ValueError, match="even"):
         DynamicFilterNet(3, 4, frames=3, layers=1, width=8, kernel_size=3)
+
+
+@pytest.mark.parametrize("block", [1024, 16])
+def test_steps_are_the_net(block, monkeypatch):
+    """One time step after the other gives what all at once give, gradients too."""
+    monkeypatch.setattr(steps, "BLOCK", block)
+    sizes = {"layers": 3, "stacks": 2, "width": 8, "gate_width": 6, "skip_width": 4, "kernel_size": 2, "front_size": 5}
+    net = shake(WaveNet(3, 5, 7, causal=True, **sizes).double(), 0.3)
+    x, cond = torch.randn(2, 3, 40, dtype=torch.float64), torch.randn(2, 7, 40, dtype=torch.float64)
+    weights, found = list(net.parameters()), []
+
+    def stepped(x, cond):
+        steps, pieces = net.steps(), []
+        for start, stop in ((0, 7), (7, 40)):
+            steps.condition(cond[..., start:stop])
+            pieces += [steps(step) for step in x[..., start:stop].unbind(2)]
+        return torch.stack(pieces, dim=2)
+
+    for run in (net, stepped):
+        result = run(x, cond)
+        found.append([result, *torch.autograd.grad(result.sin().sum(), weights)])
+    for whole, by_steps in zip(*found, strict=True):
+        torch.testing.assert_close(by_steps, whole, rtol=1e-11, atol=1e-12)
+
+
+def test_steps_need_a_causal_net():
+    with pytest.raises(ValueError, match="causal = True"):
+        WaveNet(1, 1, 1).steps()

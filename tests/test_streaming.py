@@ -19,6 +19,8 @@ MODELS = {
     "lapflow, causal": ("lapflow", {"bands": 16, "levels": 1, "steps": 1, "layers": 2, "width": 16, "kernel_size": 3,
                                     "cond_width": 8, "cond_layers": 2, "causal": True}),
     "flowavenet": ("flowavenet", {"blocks": 2, "flows": 2, "layers": 1, "width": 8, "blocks_per_split": 1}),
+    "wavenet": ("wavenet", {"layers": 2, "width": 6, "gate_width": 5, "skip_width": 4, "front_size": 3}),
+    "gaussian_iaf": ("gaussian_iaf", {"layers": 3, "width": 6, "gate_width": 5, "skip_width": 4, "stacks": [1, 1]}),
     "flowavenet, pooled": ("flowavenet", {"blocks": 3, "flows": 2, "layers": 1, "width": 8, "conditioning": "pooled"}),
 }
 
@@ -53,6 +55,8 @@ def test_chunks_are_the_whole(name, chunk_frames, denoise):
 def test_less_context_would_show(name):
     """The reach is no larger than it must be by more than the grid: with half of it the pieces do not fit."""
     vocoder = make(name)
+    if vocoder.model.sequential == "decode":
+        pytest.skip("it goes on from where it was, whatever the context")
     mel = torch.randn(1, 8, 200, dtype=torch.float64)
     whole = vocoder(mel, seed=0, match=0)
     vocoder.reach = lambda *_: tuple(side // 4 for side in vocoder.model.reach())

@@ -1,4 +1,4 @@
-"""The net inside a FloWaveNet coupling: dilated convolutions with gates, residuals and skips, all samples at once."""
+"""The net of WaveNet and of FloWaveNet's couplings: dilated convolutions with gates, residuals and skips."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from flowavenet.nets.fast import FastWaveNet
+from flowavenet.nets.steps import WaveNetSteps
 
 
 class WaveNet(nn.Module):
@@ -26,8 +27,12 @@ class WaveNet(nn.Module):
     Args:
         in_channels, out_channels, cond_channels: sizes of ``x``, of the result and of ``cond``.
         layers: gated layers; layer ``i`` has dilation ``dilation_base ** i``.
-        width: channels inside.
-        kernel_size: taps of the front and the dilated convolutions, odd unless causal.
+        stacks: times that these layers come one after the other.
+        width: channels of ``h``.
+        gate_width: channels of ``filter`` and of ``gate`` each; None: as many.
+        skip_width: channels of ``skips``; None: as many.
+        kernel_size: taps of the dilated convolutions, odd unless causal.
+        front_size: taps of the front; None: as many.
         causal: look only backwards in time.
 
     Shapes: x (batch, in_channels, time), cond (batch, cond_channels, time) -> (batch, out_channels, time).
@@ -35,18 +40,20 @@ class WaveNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, cond_channels: int, *, layers: int = 2, width: int = 256,
-        kernel_size: int = 3, dilation_base: int = 2, causal: bool = False,
+        self, in_channels: int, out_channels: int, cond_channels: int, *, layers: int = 2, stacks: int = 1, width: int = 256,
+        gate_width: int | None = None, skip_width: int | None = None, kernel_size: int = 3, front_size: int | None = None,
+        dilation_base: int = 2, causal: bool = False,
     ):
         super().__init__()
-        dilations = [dilation_base**layer for layer in range(layers)]
-        self.front = TimeConv(in_channels, width, kernel_size, 1, causal)
-        self.dilated = nn.ModuleList(TimeConv(width, 2 * width, kernel_size, d, causal) for d in dilations)
-        self.conditioning = nn.ModuleList(weight_norm(nn.Conv1d(cond_channels, 2 * width, 1)) for _ in dilations)
-        self.residual = nn.ModuleList(weight_norm(nn.Conv1d(width, width, 1)) for _ in dilations[1:])
-        self.skip = nn.ModuleList(weight_norm(nn.Conv1d(width, width, 1)) for _ in dilations)
-        self.post = weight_norm(nn.Conv1d(width, width, 1))
-        self.last = nn.Conv1d(width, out_channels, 1)
+        gates, skips = gate_width or width, skip_width or width
+        dilations = [dilation_base**layer for layer in range(layers)] * stacks
+        self.front = TimeConv(in_channels, width, front_size or kernel_size, 1, causal)
+        self.dilated = nn.ModuleList(TimeConv(width, 2 * gates, kernel_size, d, causal) for d in dilations)
+        self.conditioning = nn.ModuleList(weight_norm(nn.Conv1d(cond_channels, 2 * gates, 1)) for _ in dilations)
+        self.residual = nn.ModuleList(weight_norm(nn.Conv1d(gates, width, 1)) for _ in dilations[1:])
+        self.skip = nn.ModuleList(weight_norm(nn.Conv1d(gates, skips, 1)) for _ in dilations)
+        self.post = weight_norm(nn.Conv1d(skips, skips, 1))
+        self.last = nn.Conv1d(skips, out_channels, 1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         self.scale = nn.Parameter(torch.zeros(1, out_channels, 1))
@@ -65,6 +72,10 @@ class WaveNet(nn.Module):
     def fast(self, dtype: torch.dtype, order: Tensor | None = None) -> FastWaveNet:
         """The same net, laid out for synthesis."""
         return FastWaveNet(self, dtype, order)
+
+    def steps(self) -> WaveNetSteps:
+        """The same net, evaluated one time step after the other; it must be causal."""
+        return WaveNetSteps(self)
 
     def reach(self) -> tuple[int, int]:
         """Steps to the left and to the right that one step of the result depends on."""

@@ -17,10 +17,10 @@ Run = Callable[[Tensor, "Tensor | None"], "tuple[Tensor, Tensor]"]
 
 
 class Reach(NamedTuple):
-    """How many samples to the left and to the right of a sample its value can depend on."""
+    """How many samples to the left and to the right of a sample its value can depend on; infinite where all do."""
 
-    left: int
-    right: int
+    left: int | float
+    right: int | float
 
     def __add__(self, other: tuple[int, int]) -> Reach:  # type: ignore[override]
         return Reach(self.left + other[0], self.right + other[1])
@@ -88,8 +88,12 @@ class Transform(nn.Module):
         return torch.zeros_like(x) if grad_x is None else grad_x, grad_cond
 
     def reach(self) -> Reach:
-        """Samples of context that one sample of the result needs, either side, on this transform's time grid."""
+        """Samples of context that one sample of the inverse needs, either side, on this transform's time grid."""
         return Reach(0, 0)
+
+    def forward_reach(self) -> Reach:
+        """The same, of the forward direction."""
+        return self.reach()
 
 
 class Chain(Transform):
@@ -128,12 +132,12 @@ class Chain(Transform):
     def reach(self) -> Reach:
         return sum((transform.reach() for transform in self.transforms), Reach(0, 0))
 
+    def forward_reach(self) -> Reach:
+        return sum((transform.forward_reach() for transform in self.transforms), Reach(0, 0))
+
 
 class Inverse(Transform):
-    """The same transform, used in the other direction.
-
-    Every transform here reaches equally far both ways, so the reach is that of the transform itself.
-    """
+    """The same transform, used in the other direction."""
 
     def __init__(self, transform: Transform):
         super().__init__()
@@ -146,6 +150,9 @@ class Inverse(Transform):
         return self.transform(z, cond)
 
     def reach(self) -> Reach:
+        return self.transform.forward_reach()
+
+    def forward_reach(self) -> Reach:
         return self.transform.reach()
 
 

@@ -1,0 +1,114 @@
+"""WaveNet: every sample is drawn from a distribution that a net reads off the samples before it.
+
+Seen as a flow, this is the other extreme: exact likelihood in one parallel pass, and sampling one sample after the other.
+The head says which distribution: a Gaussian, a mixture of logistics, or a histogram of mu-law steps. Whatever it is, a
+sample and its noise are quantiles of each other, so that the latent is Gaussian noise as in every model here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from flowavenet.models.base import FlowConfig, FlowVocoder
+from flowavenet.nets import MelUpsampler
+from flowavenet.nets import WaveNet as Net
+from flowavenet.transforms import Autoregressive, Gaussian, Head, LogisticMixture, MuLaw
+
+START = -3.0
+"""Of the Gaussian's log-scale: speech has a standard deviation of about e^-3."""
+
+
+@dataclass(frozen=True)
+class WaveNetConfig(FlowConfig):
+    """Sizes of a WaveNet; the defaults are those of ClariNet's Gaussian teacher."""
+
+    head: str = "gaussian"
+    """Distribution of a sample: gaussian, logistics (a mixture of logistic distributions), or mulaw (a histogram of 256
+    steps of 8-bit mu-law)."""
+    mixtures: int = 10
+    """Components, of head logistics."""
+    least_log_scale: float = -9.0
+    """Smallest log-scale of heads gaussian and logistics: silence would make them as narrow as they are let."""
+    layers: int = 10
+    """Gated layers of a stack; layer i has dilation 2^i."""
+    stacks: int = 2
+    """Stacks of them, one after the other."""
+    width: int = 128
+    """Channels between layers."""
+    gate_width: int = 256
+    """Channels of each half of a gate."""
+    skip_width: int = 128
+    """Channels of what all layers add up."""
+    kernel_size: int = 2
+    """Taps of the dilated convolutions."""
+    front_size: int = 32
+    """Taps of the first convolution."""
+    mel_shift: float = 0.0
+    """Added to the mel, and"""
+    mel_scale: float = 1.0
+    """then multiplied: brings the mels of a convention near mean 0 and standard deviation 1."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.head not in HEADS:
+            raise ValueError(f"head is {self.head!r}, known are {', '.join(HEADS)}")
+
+
+HEADS = {
+    "gaussian": lambda config: Gaussian(config.least_log_scale, START),
+    "logistics": lambda config: LogisticMixture(config.mixtures, config.least_log_scale),
+    "mulaw": lambda config: MuLaw(),
+}
+
+
+class WaveNet(FlowVocoder):
+    """A waveform made noise sample by sample, each by what was to be expected after those before it.
+
+    Likelihood and encoding take one pass of the net, decoding one step per sample.
+
+    Args:
+        config: see :class:`WaveNetConfig`.
+        n_mels: mel bands.
+        hop_length: samples per mel frame, any.
+
+    van den Oord et al., "WaveNet: a generative model for raw audio", 2016, arXiv:1609.03499; Ping, Peng, Chen, "ClariNet",
+    2018, arXiv:1807.07281 (the Gaussian head).
+    """
+
+    Config = WaveNetConfig
+    sequential = "decode"
+    flow: Autoregressive
+
+    def __init__(self, config: WaveNetConfig | None = None, n_mels: int = 80, hop_length: int = 256):
+        super().__init__(config or WaveNetConfig(), n_mels, hop_length)
+        config = self.config
+        self.upsampler = MelUpsampler(hop_length)
+        head: Head = HEADS[config.head](config)
+        net = Net(
+            head.channels, head.amounts, n_mels + config.speaker_width, layers=config.layers, stacks=config.stacks,
+            width=config.width, gate_width=config.gate_width, skip_width=config.skip_width,
+            kernel_size=config.kernel_size, front_size=config.front_size, causal=True,
+        )
+        net.last.bias.data.copy_(head.start())
+        self.flow = Autoregressive(net, head)
+
+    @property
+    def group(self) -> int:
+        return 1
+
+    def condition(self, mel: Tensor) -> Tensor:
+        return self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
+
+    def cond_reach(self) -> tuple[int, int]:
+        return self.upsampler.reach(), self.upsampler.reach()
+
+    def log_prob(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
+        """Exact log-density of each waveform given its mel: (batch,), nats; computed without the noise."""
+        x, amounts = wave.unsqueeze(1), self.amounts(wave, mel, speaker)
+        return self.flow.head.log_prob(x, amounts).sum(dim=(1, 2))
+
+    def amounts(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
+        """Parameters of the head for each sample, given the samples before it: (batch, head.amounts, samples)."""
+        return self.flow.amounts(wave.unsqueeze(1), self._cond(mel, wave, speaker))
