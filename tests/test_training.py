@@ -295,7 +295,7 @@ def test_too_many_in_a_row_stop_with_the_cure(corpus, tmp_path):
 
 
 def test_schedule_is_the_published_one():
-    module = LikelihoodTraining("flowavenet", TINY, decay_steps=10, warmup_steps=4)
+    module = LikelihoodTraining(name="flowavenet", config=TINY, decay_steps=10, warmup_steps=4)
     factor = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
     assert [factor(step) for step in (0, 1, 3, 9, 10, 25)] == [0.25, 0.5, 1.0, 1.0, 0.5, 0.25]
 
@@ -360,7 +360,7 @@ def test_cosine_falls_by_the_clock_too(corpus, tmp_path):
 
 
 def test_cosine_without_an_end_is_one_line(corpus, tmp_path):
-    module = LikelihoodTraining("flowavenet", TINY, schedule="cosine")
+    module = LikelihoodTraining(name="flowavenet", config=TINY, schedule="cosine")
     with pytest.raises(ValueError, match="--trainer.max_time or --trainer.max_steps"):
         train(module, corpus, -1, tmp_path)
 
@@ -372,12 +372,12 @@ def test_a_run_can_start_from_a_checkpoint(corpus, tiny, tmp_path):
     model.train()(torch.randn(1, 2560), torch.randn(1, 80, 10))        # ActNorm is now initialised, and stays
     save_checkpoint(tmp_path / "start", model, mel)
     config = {"blocks": 4, "flows": 2, "width": 8, "blocks_per_split": 2, "conditioning": "pooled"}
-    module = LikelihoodTraining("flowavenet", config, start_from=str(tmp_path / "start"), learning_rate=0.0)
+    module = LikelihoodTraining(name="flowavenet", config=config, start_from=str(tmp_path / "start"), learning_rate=0.0)
     train(module, corpus, 1, tmp_path)
     for key, value in model.state_dict().items():
         assert torch.equal(module.model.state_dict()[key], value), key
     with pytest.raises(ValueError, match="the recipe says"):
-        LikelihoodTraining("flowavenet", TINY, start_from=str(tmp_path / "start"))
+        LikelihoodTraining(name="flowavenet", config=TINY, start_from=str(tmp_path / "start"))
 
 
 BAD = {
