@@ -50,6 +50,8 @@ class SaveVocoder(pl.Callback):
             "valid_nats_per_sample": None if score is None else round(float(score), 4),
             "dequantisation": module.hparams.dequantisation,
         }
+        if self.model.config.speakers:
+            facts["speakers"] = trainer.datamodule.speakers
         folder = Path(trainer.default_root_dir) / "vocoder"
         save_checkpoint(folder, self.model, module.mel_settings, facts, dtype=getattr(torch, self.dtype))
         self.model, self.saved_step = None, trainer.global_step
@@ -144,11 +146,11 @@ class Showcase(pl.Callback):
         data = trainer.datamodule.valid
         step, rate = trainer.global_step, module.mel_settings.sample_rate
         for clip in range(min(self.clips, len(data.clips))):
-            start = data[clip * data.per_clip]["start"][None]
-            padded = data.gather(start.to(module.device))
+            crop = {key: value[None].to(module.device) for key, value in data[clip * data.per_clip].items()}
+            padded, speaker = data.gather(crop["start"]), crop["speaker"] if module.model.config.speakers else None
             mel = module.mel.from_padded(padded)
             generator = torch.Generator(module.device).manual_seed(0)
-            wave = module.model.sample(mel, self.temperature, generator).clamp(-1, 1)
+            wave = module.model.sample(mel, self.temperature, generator, speaker).clamp(-1, 1)
             again = module.mel(wave)
             board.add_audio(f"clip{clip}/vocoded", wave[0].cpu(), step, rate)
             if self.first:
@@ -157,13 +159,13 @@ class Showcase(pl.Callback):
             figure = spectrogram_figure([("recorded", mel[0]), ("vocoded", again[0])], module.mel_settings)
             board.add_figure(f"clip{clip}/mel", figure, step)
             if clip == 0:
-                for name, value in log_dets(module.model, wave, mel).items():
+                for name, value in log_dets(module.model, wave, mel, speaker).items():
                     board.add_scalar(f"log_det_per_sample/{name}", value, step)
         self.first = False
 
 
 @torch.no_grad()
-def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor) -> dict[str, float]:
+def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> dict[str, float]:
     """The log-det per sample that each block of a flow contributes, by name.
 
     A block is a view that folds time. Blocks lie inside one another, so what a block contributes itself is its log-det
@@ -179,7 +181,7 @@ def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor) -> dict[str, float]:
     for name, part in blocks.items():
         hooks.append(part.register_forward_hook(partial(keep, name)))
     try:
-        model.encode(wave, mel)
+        model.encode(wave, mel, speaker)
     finally:
         for hook in hooks:
             hook.remove()

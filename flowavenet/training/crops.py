@@ -7,7 +7,7 @@ would have drawn, whatever the number of workers, and the only state to save is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,8 +20,14 @@ from flowavenet.training.corpus import Clip
 INT16 = 32768
 
 
+def speakers_of(clips: Iterable[Clip]) -> list[str]:
+    """The names of all speakers, sorted: a speaker's number is its place here."""
+    return sorted({clip.speaker for clip in clips})
+
+
 class Crops(Dataset):
-    """Item ``index`` is the ``index``-th random crop: (samples,) float32, with what the mel looks at on either side.
+    """Item ``index`` is the ``index``-th random crop: (samples,) float32, with what the mel looks at on either side; and the
+    number of its speaker.
 
     Every second of the corpus is equally likely. A crop quieter than ``silence_db`` is drawn again, a few times.
 
@@ -31,21 +37,31 @@ class Crops(Dataset):
         frames: mel frames per crop.
         seed: the same seed draws the same crops.
         silence_db: RMS below which a crop is silence, dB re full scale.
+        speakers: names, in the order of their numbers; None: those of the clips.
     """
 
     tries = 8
 
-    def __init__(self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float):
+    def __init__(
+        self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float,
+        speakers: Sequence[str] | None = None,
+    ):
         self.clips = list(clips)
         self.mel = mel
         self.length = frames * mel.settings.hop_length + sum(mel.settings.context)
         self.seed = seed
         self.silence_rms = 10 ** (silence_db / 20)
+        names = speakers_of(self.clips) if speakers is None else list(speakers)
+        self.speakers = [names.index(clip.speaker) for clip in self.clips]
         self.ends = np.cumsum([max(clip.seconds, 1e-3) for clip in self.clips])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.draw(index)
-        return {"padded": self.cut(self.wave(clip), start), "index": torch.tensor(index)}
+        return {"padded": self.cut(self.wave(clip), start), **self.about(index, clip)}
+
+    def about(self, index: int, clip: int) -> dict[str, Tensor]:
+        """What an item says beside its samples."""
+        return {"index": torch.tensor(index), "speaker": torch.tensor(self.speakers[clip])}
 
     def draw(self, index: int) -> tuple[int, int]:
         """The clip and the first sample of crop ``index``."""
@@ -76,8 +92,11 @@ class CropsInMemory(Crops):
     trains, where the row is copied to on first use: 159 MB per hour of speech at 22,050 Hz.
     """
 
-    def __init__(self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float):
-        super().__init__(clips, mel, frames, seed, silence_db)
+    def __init__(
+        self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float,
+        speakers: Sequence[str] | None = None,
+    ):
+        super().__init__(clips, mel, frames, seed, silence_db, speakers)
         waves = [super(CropsInMemory, self).wave(clip) for clip in range(len(self.clips))]
         # each at least as long as a crop, so that none runs into the next clip
         waves = [torch.nn.functional.pad(wave, (0, max(0, self.length - len(wave)))) for wave in waves]
@@ -87,7 +106,7 @@ class CropsInMemory(Crops):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.draw(index)
-        return {"start": torch.tensor(self.starts[clip] + start), "index": torch.tensor(index)}
+        return {"start": torch.tensor(self.starts[clip] + start), **self.about(index, clip)}
 
     def wave(self, clip: int) -> Tensor:
         return self.samples[self.starts[clip] : self.starts[clip + 1]]

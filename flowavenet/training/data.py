@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSpectrogram, mel_settings
 from flowavenet.training.corpus import read_corpus
-from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition
+from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
 
 
 class SpeechData(pl.LightningDataModule):
-    """Random crops of a folder of recordings for training, and fixed ones for validation.
+    """Random crops of a folder of recordings for training, and fixed ones for validation, each with the number of its
+    speaker: the place of the name in ``speakers``.
 
     Args:
         corpus: a folder of audio (any layout that ``flowavenet prepare`` takes), or a manifest CSV.
@@ -64,8 +65,8 @@ class SpeechData(pl.LightningDataModule):
                 f"{self.corpus}: all {len(clips)} clips are for training; mark some as valid in the manifest, or leave the "
                 f"split empty and a part is chosen"
             )
-        mel = MelSpectrogram(self.mel)
-        options = mel, self.segment_frames, self.seed, self.silence_db
+        self.speakers = speakers_of(clips)
+        options = MelSpectrogram(self.mel), self.segment_frames, self.seed, self.silence_db, self.speakers
         self.train = (CropsInMemory if self.in_memory else Crops)(self.train_clips, *options)
         self.valid = FixedCrops(self.valid_clips, *options)
 
