@@ -48,8 +48,12 @@ class FlowVocoder(nn.Module, ABC):
     Config: type[FlowConfig]
     flow: Transform
 
+    sequential: str | None = None
+    """Which of ``encode`` and ``decode`` must go sample by sample, because each needs the one before."""
+
     constant_memory = False
-    """Whether training computes activations again instead of keeping them; the gradients are the same."""
+    """Whether training computes activations again instead of keeping them; the gradients are the same. Not where one
+    direction is sequential."""
 
     def __init__(self, config: FlowConfig, n_mels: int, hop_length: int):
         super().__init__()
@@ -85,7 +89,8 @@ class FlowVocoder(nn.Module, ABC):
     def encode(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Waveform to noise of the same shape, in time order, and the log-det (batch,) of the map."""
         cond = self._cond(mel, wave, speaker)
-        run = partial(in_constant_memory, self.flow) if self.constant_memory and torch.is_grad_enabled() else self.flow
+        again = self.constant_memory and self.sequential is None and torch.is_grad_enabled()
+        run = partial(in_constant_memory, self.flow) if again else self.flow
         noise, log_det = run(wave.unsqueeze(1), cond)
         return noise.squeeze(1), log_det
 
@@ -130,9 +135,11 @@ class FlowVocoder(nn.Module, ABC):
         """So many frames, rounded up to the grid."""
         return -(-frames // self.frame_grid) * self.frame_grid
 
-    def reach(self) -> tuple[int, int]:
-        """Frames of context, before and after, with which a chunk of the inverse equals the same part of the whole."""
-        before, after = (math.ceil(samples / self.hop_length) for samples in self.flow.reach())
+    def reach(self) -> tuple[int | float, int]:
+        """Frames of context, before and after, with which a chunk of the inverse equals the same part of the whole; infinite
+        where each sample is drawn given all before."""
+        hops = [samples / self.hop_length for samples in self.flow.reach()]
+        before, after = (frames if math.isinf(frames) else math.ceil(frames) for frames in hops)
         return before + self.cond_reach()[0], after + self.cond_reach()[1]
 
     def _cond(self, mel: Tensor, wave: Tensor, speaker: Tensor | None) -> Tensor:
@@ -145,15 +152,17 @@ class FlowVocoder(nn.Module, ABC):
                 f"mel is {mel.shape[0]} x {mel.shape[-1]} frames, but a wave of {wave.shape[0]} x {wave.shape[1]} samples "
                 f"has {wave.shape[0]} x {frames} at hop {self.hop_length}: compute both from the same audio"
             )
-        voice = self.voice(speaker, len(mel))
+        return self.conditioning(mel, speaker)[..., : wave.shape[1]]
+
+    def conditioning(self, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
+        """What the flow gets: :meth:`condition`, and the voice if the model tells voices apart."""
+        voice = self.voice(speaker, mel.shape[0])
         cond = self.condition(mel)
-        if voice is not None:
-            cond = self.with_voice(cond, voice)
-        return cond[..., : wave.shape[1]]
+        return cond if voice is None else self.with_voice(cond, voice)
 
     def with_voice(self, cond: Tensor, voice: Tensor) -> Tensor:
         """Append the vectors (batch or 1, speaker_width) to the channels of the conditioning, the same at every time."""
-        voice = voice.to(cond.dtype).unsqueeze(-1).expand(len(cond), -1, cond.shape[-1])
+        voice = voice.to(cond.dtype).unsqueeze(-1).expand(cond.shape[0], -1, cond.shape[-1])
         return torch.cat([cond, voice], dim=1)
 
     def voice(self, speaker: Tensor | None, batch: int = 1) -> Tensor | None:
@@ -174,7 +183,7 @@ class FlowVocoder(nn.Module, ABC):
         if speaker is None:
             raise refusal("is missing")
         vectors = speaker.is_floating_point()
-        if speaker.shape[1:] != ((width,) if vectors else ()) or speaker.shape[0] not in (batch, 1):
+        if speaker.ndim < 1 or speaker.shape[1:] != ((width,) if vectors else ()) or speaker.shape[0] not in (batch, 1):
             raise refusal(f"has shape {tuple(speaker.shape)}, {speaker.dtype}")
         if vectors:
             return speaker
