@@ -217,7 +217,8 @@ def export(
     save_onnx(export_program(vocoder), out)
     grid, hop = vocoder.model.frame_grid, vocoder.settings.hop_length
     shapes = f"noise (batch, frames * {hop}), mel (batch, {vocoder.settings.n_mels}, frames), frames a multiple of {grid}"
-    print(f"{shapes} -> {out}")
+    voices = f", speaker (batch,): {', '.join(vocoder.speakers)}" if vocoder.speakers else ""
+    print(f"{shapes}{voices} -> {out}")
 
 
 @app.command()

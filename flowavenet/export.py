@@ -21,7 +21,8 @@ class Synthesis(nn.Module):
     Weight norms are multiplied out and mixing matrices inverted once and for all.
 
     Shapes: noise (batch, frames * hop_length), standard normal times the temperature; mel (batch, n_mels, frames) ->
-    (batch, frames * hop_length); frames a multiple of the model's ``frame_grid``.
+    (batch, frames * hop_length); frames a multiple of the model's ``frame_grid``. Of a model that tells voices apart also
+    speaker: numbers (batch,), int64; vectors (batch, speaker_width) if it has no numbers.
     """
 
     def __init__(self, model: FlowVocoder):
@@ -35,8 +36,8 @@ class Synthesis(nn.Module):
             if isinstance(module, Mixing):
                 module.freeze()
 
-    def forward(self, noise: Tensor, mel: Tensor) -> Tensor:
-        return self.model.decode(noise, mel)
+    def forward(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
+        return self.model.decode(noise, mel, speaker)
 
 
 def export_program(vocoder: Vocoder) -> torch.export.ExportedProgram:
@@ -44,21 +45,25 @@ def export_program(vocoder: Vocoder) -> torch.export.ExportedProgram:
     model = vocoder.model.cpu()
     synthesis, grid = Synthesis(model), model.frame_grid
     frames = 8 * grid
-    example = torch.zeros(2, frames * model.hop_length), torch.zeros(2, model.n_mels, frames)
+    example: tuple[Tensor, ...] = torch.zeros(2, frames * model.hop_length), torch.zeros(2, model.n_mels, frames)
     batch, steps = torch.export.Dim("batch", min=1), torch.export.Dim("steps", min=2)
-    shapes = ({0: batch, 1: grid * model.hop_length * steps}, {0: batch, 2: grid * steps})
+    shapes: tuple[dict, ...] = {0: batch, 1: grid * model.hop_length * steps}, {0: batch, 2: grid * steps}
+    if width := model.config.speaker_width:
+        example += (torch.zeros(2, dtype=torch.int64) if model.config.speakers else torch.zeros(2, width),)
+        shapes += ({0: batch},)
     with torch.no_grad():
         return torch.export.export(synthesis, example, dynamic_shapes=shapes)
 
 
 def save_onnx(program: torch.export.ExportedProgram, path: str | os.PathLike, opset: int = 20) -> None:
-    """Write what :func:`export_program` made as one ONNX file: inputs ``noise`` and ``mel``, output ``wave``.
+    """Write what :func:`export_program` made as one ONNX file: inputs ``noise``, ``mel`` and, of a model that tells voices
+    apart, ``speaker``; output ``wave``.
 
     Needs the extra ``export``.
     """
     onnx = torch.onnx.export(
-        program, dynamo=True, opset_version=opset, input_names=["noise", "mel"], output_names=["wave"],
-        optimize=True, verbose=False,
+        program, dynamo=True, opset_version=opset, input_names=list(program.graph_signature.user_inputs),
+        output_names=["wave"], optimize=True, verbose=False,
     )
     with write_atomically(Path(path)) as temporary:
         onnx.save(temporary)
