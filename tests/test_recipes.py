@@ -1,21 +1,33 @@
 """Every shipped recipe is built as it stands and takes one step; only its crops and its folders are made small."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import CLIPS
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if "trainer" in yaml.safe_load(path.read_text()))
 NAMES = [str(path.relative_to(path.parents[2])) for path in RECIPES]
 
 
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory):
+    """A corpus of two speakers, each in a folder of its own."""
+    folder = tmp_path_factory.mktemp("voices")
+    for number, clip in enumerate(CLIPS):
+        (home := folder / ("anna", "ben")[number % 2]).mkdir(exist_ok=True)
+        shutil.copy(clip, home)
+    return folder
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
-def test_recipe_takes_a_step(recipe, corpus, tmp_path):
+def test_recipe_takes_a_step(recipe, voices, tmp_path):
     from flowavenet.training.fit import fit
 
     trainer = fit([
-        *("--config", str(recipe), "--data.corpus", str(corpus), "--trainer.default_root_dir", str(tmp_path)),
+        *("--config", str(recipe), "--data.corpus", str(voices), "--trainer.default_root_dir", str(tmp_path)),
         *("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_model_summary", "false", "--trainer.max_time", "null"),
         *("--model.compile", "false"),
