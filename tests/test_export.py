@@ -14,13 +14,16 @@ from flowavenet.models import build
 MODELS = {
     "lapflow": {"bands": 256, "steps": 1, "layers": 1, "width": 16, "cond_width": 8, "cond_layers": 1},
     "flowavenet": {"blocks": 2, "flows": 2, "layers": 1, "width": 8, "blocks_per_split": 1},
+    "waveglow": {"flows": 3, "early_every": 1, "layers": 2, "width": 8},
+    "waveglow, separable": {"group": 128, "flows": 2, "early_every": 1, "early_size": 16, "layers": 2, "width": 8,
+                            "net": "separable"},
 }
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def vocoder(request):
     torch.manual_seed(0)
-    return Vocoder(shake(build(request.param, MODELS[request.param], 80, 256), 0.03), MelSettings())
+    return Vocoder(shake(build(request.param.split(",")[0], MODELS[request.param], 80, 256), 0.03), MelSettings())
 
 
 @pytest.fixture(scope="module")

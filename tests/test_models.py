@@ -6,10 +6,12 @@ import pytest
 import torch
 from conftest import shake
 
-from flowavenet.models import MODELS, FloWaveNet, FloWaveNetConfig, build
+from flowavenet.models import MODELS, SQUEEZEWAVE_128_256, FloWaveNet, FloWaveNetConfig, WaveGlow, WaveGlowConfig, build
 from flowavenet.transforms import coupling
 
 SMALL = {"blocks": 3, "flows": 2, "width": 16, "blocks_per_split": 2}
+GLOW = {"flows": 3, "early_every": 1, "layers": 2, "width": 16}
+SQUEEZED = GLOW | {"group": 4, "early_every": 2, "net": "separable"}
 LAPPED = {"bands": 8, "steps": 2, "layers": 2, "width": 16, "cond_width": 8, "cond_layers": 2, "filter_spread": 1}
 # label -> (name in MODELS, config, hop length)
 VARIANTS = {
@@ -37,6 +39,12 @@ VARIANTS = {
     "speakers, full": ("flowavenet", SMALL | {"conditioning": "full", "speakers": 3, "speaker_width": 2}, 8),
     "speakers, pooled": ("flowavenet", SMALL | {"conditioning": "pooled", "speakers": 3, "speaker_width": 2}, 8),
     "speakers, lapflow": ("lapflow", LAPPED | {"speakers": 3, "speaker_width": 5}, 8),
+    "waveglow": ("waveglow", GLOW, 8),
+    "waveglow, hop of another rate": ("waveglow", GLOW | {"early_size": 0, "log_scale_limit": 1.0, "kernel_size": 5}, 12),
+    "squeezewave": ("waveglow", SQUEEZED, 8),
+    "squeezewave, one group per frame": ("waveglow", SQUEEZED | {"early_every": 1, "group": 8}, 8),
+    "squeezewave, many groups per frame": ("waveglow", SQUEEZED | {"flows": 2}, 32),
+    "speakers, waveglow": ("waveglow", GLOW | {"speakers": 3, "speaker_width": 5}, 8),
     "hop of no power of two": ("flowavenet", SMALL, 15),
     "prime hop": ("flowavenet", SMALL, 7),
 }
@@ -123,6 +131,7 @@ def kept_bytes(name, config, constant_memory):
 
 @pytest.mark.parametrize("name, config, deeper", [
     ("flowavenet", SMALL, {"flows": 6}), ("lapflow", LAPPED, {"steps": 8}), ("lapflow", LAPPED, {"width": 64}),
+    ("waveglow", GLOW | {"group": 16}, {"flows": 6}), ("waveglow", SQUEEZED, {"width": 64}),
 ])
 def test_constant_memory_does_not_grow_with_the_model(name, config, deeper):
     plain, plain_deeper = (kept_bytes(name, c, False) for c in (config, config | deeper))
@@ -180,6 +189,19 @@ class TestErrors:
         with pytest.raises(ValueError, match="no setting n_flow"):
             build("flowavenet", {"n_flow": 6}, 80, 256)
 
+    @pytest.mark.parametrize("bad, says", [
+        ({"group": 9}, "a coupling 9 channels"), ({"flows": 20}, "a coupling 0 channels: it needs an even number"),
+        ({"early_size": 1}, "group = 8 less early_size = 1 every 4 of 12 steps leaves a coupling 7 channels"),
+        ({"early_every": 0}, "early_every is 0"), ({"net": "dense"}, "known are dilated, separable"),
+    ])
+    def test_glows_that_run_out_of_channels(self, bad, says):
+        with pytest.raises(ValueError, match=says):
+            WaveGlowConfig(**bad)
+
+    def test_group_across_frames(self):
+        with pytest.raises(ValueError, match="hop_length is 300, no multiple of group = 128"):
+            WaveGlow(SQUEEZEWAVE_128_256, hop_length=300)
+
     def test_odd_bands_with_halved_conditioning(self):
         with pytest.raises(ValueError, match="n_mels is 81"):
             build("flowavenet", SMALL, 81, 8)
@@ -211,6 +233,13 @@ def test_published_sizes():
     unread = 256 * 256 + 2 * 256
     assert millions() == 182_644_788 - 49 * unread
     assert millions(blocks_per_split=8) == 181_129_876 - 48 * unread
+
+    def weights(config):
+        return sum(p.numel() for p in WaveGlow(config).parameters())
+
+    assert weights(WaveGlowConfig()) == 87_879_272
+    # theirs has a factor, an offset, a mean and a variance for each channel of each layer, folded away here
+    assert weights(SQUEEZEWAVE_128_256) == 23_714_336 - 12 * 8 * 256 * 4
 
 
 def test_float32_round_trip_of_published_sizes_on_real_speech(speech):

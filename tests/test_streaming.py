@@ -21,6 +21,8 @@ MODELS = {
     "flowavenet": ("flowavenet", {"blocks": 2, "flows": 2, "layers": 1, "width": 8, "blocks_per_split": 1}),
     "wavenet": ("wavenet", {"layers": 2, "width": 6, "gate_width": 5, "skip_width": 4, "front_size": 3}),
     "gaussian_iaf": ("gaussian_iaf", {"layers": 3, "width": 6, "gate_width": 5, "skip_width": 4, "stacks": [1, 1]}),
+    "waveglow": ("waveglow", {"group": 4, "flows": 2, "early_every": 1, "layers": 2, "width": 8}),
+    "squeezewave": ("waveglow", {"group": 8, "flows": 2, "early_every": 1, "layers": 2, "width": 8, "net": "separable"}),
     "flowavenet, pooled": ("flowavenet", {"blocks": 3, "flows": 2, "layers": 1, "width": 8, "conditioning": "pooled"}),
 }
 

@@ -9,7 +9,7 @@ from flowavenet import Vocoder
 from flowavenet.audio import MelSettings
 from flowavenet.models import build
 from flowavenet.models.synthesis import for_synthesis
-from flowavenet.nets import DynamicFilterNet, FrameNet, WaveNet, fast
+from flowavenet.nets import DynamicFilterNet, FrameNet, GlowNet, SeparableNet, WaveNet, fast
 
 
 def make(name, dtype=torch.float64):
@@ -63,6 +63,18 @@ def test_fast_nets_are_the_nets(causal, time):
         wanted = net(x, cond)
         assert wanted.abs().max() > 0.01
         torch.testing.assert_close(net.fast(torch.float64)(x, cond), wanted, rtol=1e-11, atol=1e-11)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("net", [GlowNet, SeparableNet])
+@pytest.mark.parametrize("layers, time", [(1, 1), (3, 2), (3, 30)])
+def test_fast_glow_nets_are_the_nets(net, layers, time):
+    net = net(3, 6, 4, layers=layers, width=8, kernel_size=5).double()
+    x, cond = torch.randn(2, 3, time, dtype=torch.float64), torch.randn(2, 4, time, dtype=torch.float64)
+    assert not net(x, cond).any()                                      # a coupling starts as the identity
+    wanted = shake(net, 0.3)(x, cond)
+    assert wanted.abs().max() > 0.01
+    torch.testing.assert_close(net.fast(torch.float64)(x, cond), wanted, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["two scales", "lapflow"])

@@ -6,13 +6,30 @@ Nothing in such a file is executed: it is read with ``weights_only=True``.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from flowavenet.interop.flowavenet import is_flowavenet, load_flowavenet, upsampling_hop
+from flowavenet.interop.flowavenet import is_flowavenet, load_flowavenet
+from flowavenet.interop.waveglow import is_waveglow, load_waveglow
 from flowavenet.models import FlowVocoder
+
+
+class Family(NamedTuple):
+    """Published models that are told by their weights' names."""
+
+    name: str
+    holds: Callable[[dict[str, Tensor]], bool]
+    load: Callable[[dict[str, Tensor]], FlowVocoder]
+
+
+FAMILIES = [
+    Family("FloWaveNet", is_flowavenet, load_flowavenet),
+    Family("WaveGlow or SqueezeWave", is_waveglow, load_waveglow),
+]
 
 
 def load_published(source: str | os.PathLike | dict[str, Tensor]) -> FlowVocoder:
@@ -26,13 +43,17 @@ def load_published(source: str | os.PathLike | dict[str, Tensor]) -> FlowVocoder
     """
     name = "the state dict" if isinstance(source, dict) else str(source)
     state = _published_names(source if isinstance(source, dict) else _read(Path(source)))
-    if not is_flowavenet(state):
-        raise ValueError(f"{name}: {len(state)} weights, but not of a model known here (FloWaveNet of its authors)")
+    family = next((family for family in FAMILIES if family.holds(state)), None)
+    if family is None:
+        known = ", ".join(family.name for family in FAMILIES)
+        raise ValueError(f"{name}: {len(state)} weights, but not of a model known here ({known}, of their authors)")
     try:
-        return load_flowavenet(state, upsampling_hop(state))
+        return family.load(state)
     except (KeyError, IndexError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name}: looks like a FloWaveNet, but weights are missing or of odd shape ({reason})") from error
+        # torch's own list of misfits has a heading
+        reason = " ".join(str(error).split("\n")[:2]).replace("\t", "").strip()
+        looks = f"{name}: looks like a {family.name}, but weights are missing or of odd shape"
+        raise ValueError(f"{looks} ({reason})") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ def is_flowavenet(state: State) -> bool:
     return any(re.match(r"blocks\.\d+\.flows\.\d+\.coupling\.", key) for key in state)
 
 
-def load_flowavenet(state: State, hop_length: int) -> FloWaveNet:
+def load_flowavenet(state: State) -> FloWaveNet:
     """Build a FloWaveNet of the sizes that the keys and shapes tell, with these weights.
 
     Two things cannot be told from the weights: dilations (the first version had 3^i, the last 2^i; with its two layers
@@ -25,7 +25,6 @@ def load_flowavenet(state: State, hop_length: int) -> FloWaveNet:
 
     Args:
         state: published names, weight norm as ``weight_g`` / ``weight_v``.
-        hop_length: the product of the upsampling strides, which the kernels give as half their width.
     """
     blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     flows = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("blocks.0.flows."))
@@ -43,7 +42,7 @@ def load_flowavenet(state: State, hop_length: int) -> FloWaveNet:
     )
     # the conditioning of block 0 has two phases, of half of the bands
     n_mels = state[net + "res_blocks.0.filter_conv_c.weight_v"].shape[1]
-    model = FloWaveNet(config, n_mels, hop_length).to(state[net + "final_conv.3.scale"].dtype)
+    model = FloWaveNet(config, n_mels, upsampling_hop(state)).to(state[net + "final_conv.3.scale"].dtype)
     model.load_state_dict(_our_state(state, config))
     return model.eval()
 
@@ -59,9 +58,7 @@ def upsampling_hop(state: State) -> int:
 
 def _our_state(state: State, config: FloWaveNetConfig) -> State:
     ours: State = {}
-    strides = {int(key.split(".")[1]) for key in state if key.startswith("upsample_conv.")}
-    for layer, theirs in enumerate(sorted(strides)):
-        _weight_norm(ours, f"upsampler.layers.{layer}", state, [f"upsample_conv.{theirs}"])
+    upsampler_state(ours, state)
     home = "flow."
     for block in range(config.blocks):
         home += "inner."                                               # into Folded
@@ -73,34 +70,41 @@ def _our_state(state: State, config: FloWaveNetConfig) -> State:
             ours[step + "transforms.0.initialised"] = torch.tensor(True)
             # half the bands: their couplings chunk the conditioning as they chunk x; their order is log-scale, shift
             affine = config.coupling == "affine"
-            _wavenet(ours, step + "transforms.1.net.net.", state, theirs + "coupling.net.", swap_out=affine)
+            wavenet_state(ours, step + "transforms.1.net.net.", state, theirs + "coupling.net.", swap_out=affine)
         home += f"transforms.{config.flows}." + ("inner." if config.flows % 2 else "")
         if f"blocks.{block}.prior.front_conv.0.conv.bias" in state:
             # after an odd number of flows their conditioning has its halves exchanged
             swap_cond = (block + 1) * config.flows % 2 == 1
-            _wavenet(ours, home + "transforms.0.net.", state, f"blocks.{block}.prior.", swap_cond=swap_cond)
+            wavenet_state(ours, home + "transforms.0.net.", state, f"blocks.{block}.prior.", swap_cond=swap_cond)
             home += "transforms.1.inner."                              # into Kept
     return ours
 
 
-def _wavenet(
+def upsampler_state(ours: State, state: State) -> None:
+    """Their upsampler, which ClariNet has as well."""
+    strides = {int(key.split(".")[1]) for key in state if key.startswith("upsample_conv.")}
+    for layer, theirs in enumerate(sorted(strides)):
+        weight_norm_state(ours, f"upsampler.layers.{layer}", state, [f"upsample_conv.{theirs}"])
+
+
+def wavenet_state(
     ours: State, home: str, state: State, theirs: str, *, swap_out: bool = False, swap_cond: bool = False
 ) -> None:
     """One of their WaveNets: filter and gate are ours in one convolution, and the last residual is never read."""
-    _weight_norm(ours, home + "front.conv", state, [theirs + "front_conv.0.conv"])
+    weight_norm_state(ours, home + "front.conv", state, [theirs + "front_conv.0.conv"])
     layers = len({key for key in state if re.match(re.escape(theirs) + r"res_blocks\.\d+\.skip_conv\.bias", key)})
     for layer in range(layers):
         block = f"{theirs}res_blocks.{layer}."
-        _weight_norm(ours, f"{home}dilated.{layer}.conv", state, [block + "filter_conv.conv", block + "gate_conv.conv"])
+        weight_norm_state(ours, f"{home}dilated.{layer}.conv", state, [block + "filter_conv.conv", block + "gate_conv.conv"])
         conditioning = f"{home}conditioning.{layer}"
-        _weight_norm(ours, conditioning, state, [block + "filter_conv_c", block + "gate_conv_c"])
+        weight_norm_state(ours, conditioning, state, [block + "filter_conv_c", block + "gate_conv_c"])
         if swap_cond:
             key = conditioning + ".parametrizations.weight.original1"
             ours[key] = ours[key].roll(ours[key].shape[1] // 2, dims=1)
-        _weight_norm(ours, f"{home}skip.{layer}", state, [block + "skip_conv"])
+        weight_norm_state(ours, f"{home}skip.{layer}", state, [block + "skip_conv"])
         if layer + 1 < layers:
-            _weight_norm(ours, f"{home}residual.{layer}", state, [block + "res_conv"])
-    _weight_norm(ours, home + "post", state, [theirs + "final_conv.1.conv"])
+            weight_norm_state(ours, f"{home}residual.{layer}", state, [block + "res_conv"])
+    weight_norm_state(ours, home + "post", state, [theirs + "final_conv.1.conv"])
     last = {
         "last.weight": state[theirs + "final_conv.3.conv.weight"],
         "last.bias": state[theirs + "final_conv.3.conv.bias"],
@@ -111,7 +115,7 @@ def _wavenet(
         ours[home + name] = value.roll(value.shape[dim] // 2, dims=dim) if swap_out else value
 
 
-def _weight_norm(ours: State, home: str, state: State, theirs: list[str]) -> None:
+def weight_norm_state(ours: State, home: str, state: State, theirs: list[str]) -> None:
     """A weight-normalised convolution, several of theirs stacked along the output channels."""
     def stacked(name: str) -> Tensor:
         return torch.cat([state[f"{prefix}.{name}"] for prefix in theirs])

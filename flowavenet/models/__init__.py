@@ -2,14 +2,15 @@
 
 >>> from flowavenet.models import MODELS
 >>> sorted(MODELS)
-['flowavenet', 'lapflow']
+['flowavenet', 'lapflow', 'waveglow']
 """
 
-from flowavenet.models.base import FlowVocoder
+from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
 from flowavenet.models.lapflow import Lapflow, LapflowConfig
+from flowavenet.models.waveglow import SQUEEZEWAVE_128_256, WaveGlow, WaveGlowConfig
 
-MODELS: dict[str, type[FlowVocoder]] = {"flowavenet": FloWaveNet, "lapflow": Lapflow}
+MODELS: dict[str, type[FlowVocoder]] = {"flowavenet": FloWaveNet, "lapflow": Lapflow, "waveglow": WaveGlow}
 """The only registry: checkpoints, recipes and the command line find a model's class here."""
 
 
@@ -27,4 +28,7 @@ def build(name: str, config: dict, n_mels: int, hop_length: int) -> FlowVocoder:
     return cls(cls.Config(**config), n_mels, hop_length)
 
 
-__all__ = ["MODELS", "FloWaveNet", "FloWaveNetConfig", "FlowVocoder", "Lapflow", "LapflowConfig", "build"]
+__all__ = [
+    "MODELS", "SQUEEZEWAVE_128_256", "FloWaveNet", "FloWaveNetConfig", "FlowConfig", "FlowVocoder", "Lapflow",
+    "LapflowConfig", "WaveGlow", "WaveGlowConfig", "build",
+]

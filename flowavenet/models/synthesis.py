@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from flowavenet.models.base import FlowVocoder
-from flowavenet.nets import WaveNet
+from flowavenet.nets import GlowNet, WaveNet
 from flowavenet.nets.fast import rows
 from flowavenet.transforms import Folded, fold
 from flowavenet.transforms.base import weight_state
@@ -40,6 +40,8 @@ def _twin(module: nn.Module, dtype: torch.dtype, folds: list[int]) -> nn.Module:
         return module
     if isinstance(module, WaveNet):
         return module.fast(dtype, _order(module.conditioning[0].in_channels, folds))
+    if isinstance(module, GlowNet):
+        return module.fast(dtype, _order(module.conditioning.in_channels, folds))
     if hasattr(module, "fast"):
         return module.fast(dtype)
     if isinstance(module, nn.Conv1d):

@@ -30,23 +30,52 @@ FEW = 1000
 """Rows that in half precision are mixed faster as a matrix product than as a convolution."""
 
 
-class FastWaveNet(nn.Module):
-    """What a :class:`~flowavenet.nets.WaveNet` computes, time tile by time tile.
+class Tiled(nn.Module):
+    """A net that is computed time tile by time tile, so that what is at work fits the caches.
+
+    Subclasses say with ``_tile`` what it gives for x (batch, in_channels, time) and cond in rows (batch, time, channels):
+    rows (batch, time, out_channels).
+
+    Args:
+        dtype: of the work; what comes out is float32 or wider.
+        sides: steps to the left and to the right that one step of the result depends on.
+
+    Shapes: x (batch, in_channels, time), cond (batch, channels of a column, time * columns in a group)
+    -> (batch, out_channels, time).
+    """
+
+    def __init__(self, dtype: torch.dtype, sides: tuple[int, int]):
+        super().__init__()
+        self.dtype, self.sides = dtype, sides
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        time, (left, right) = x.shape[-1], self.sides
+        columns = cond.shape[-1] // time
+        step = max(1, TILE // len(x)) if x.device.type == "cpu" else time
+        tiles = []
+        for start in range(0, time, step):
+            # with as much around the tile as it depends on; beyond the ends of the signal, zeros as ever
+            begin, end = max(0, start - left), min(time, start + step + right)
+            given = rows(cond[..., begin * columns : end * columns].to(self.dtype)).reshape(len(x), end - begin, -1)
+            tile = self._tile(x[..., begin:end].to(self.dtype), given)
+            tiles.append(tile[:, start - begin : start - begin + step])
+        return _wide(torch.cat(tiles, dim=1).transpose(1, 2))
+
+
+class FastWaveNet(Tiled):
+    """What a :class:`~flowavenet.nets.WaveNet` computes.
 
     Args:
         net: whose weights are taken, as they are now.
-        dtype: of the work; what comes out is float32 or wider.
+        dtype: of the work.
         order: where the channels that the net knows lie in a group of columns of the conditioning, one column after the
             other: (cond_channels,). None: in one column, in order.
-
-    Shapes: x (batch, in_channels, time), cond (batch, channels of a column, time * columns in a group)
-    -> (batch, out_channels, time), float32 or wider.
     """
 
     def __init__(self, net: WaveNet, dtype: torch.dtype, order: Tensor | None = None):
-        super().__init__()
-        width, half = net.post.in_channels, math.sqrt(0.5)
-        twice = _first_half_twice(width, net.last.weight)
+        super().__init__(dtype, net.reach())
+        width, half = net.front.conv.out_channels, math.sqrt(0.5)
+        twice = first_half_twice(net.skip[0].in_channels, net.last.weight)
         # the end of one or two channels is a product with neighbouring samples side by side
         self.front = net.front.conv.weight.flatten(1).to(dtype), net.front.conv.bias.to(dtype)
         self.dilated = [
@@ -66,36 +95,23 @@ class FastWaveNet(nn.Module):
         self.post = RowConv(net.post.weight, net.post.bias, 1, dtype)
         scale = torch.exp(3 * net.scale[0])                            # (out_channels, 1)
         self.last = (net.last.weight[:, :, 0] * scale).to(dtype), (net.last.bias * scale[:, 0]).to(dtype)
-        self.dtype, self.causal, self.sides = dtype, net.front.causal, net.reach()
+        self.causal, self.width = net.front.causal, width
         self.taps, self.front_sides = net.front.conv.kernel_size[0], net.front.reach()
-
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        time, (left, right) = x.shape[-1], self.sides
-        columns = cond.shape[-1] // time
-        step = max(1, TILE // len(x)) if x.device.type == "cpu" else time
-        tiles = []
-        for start in range(0, time, step):
-            # with as much around the tile as it depends on; beyond the ends of the signal, zeros as ever
-            begin, end = max(0, start - left), min(time, start + step + right)
-            given = rows(cond[..., begin * columns : end * columns].to(self.dtype)).reshape(len(x), end - begin, -1)
-            tile = self._tile(x[..., begin:end].to(self.dtype), given)
-            tiles.append(tile[:, start - begin : start - begin + step])
-        return torch.cat(tiles, dim=1).transpose(1, 2)
 
     def _tile(self, x: Tensor, cond: Tensor) -> Tensor:
         taps = F.pad(x, self.front_sides).unfold(2, self.taps, 1).transpose(1, 2).flatten(2)    # (batch, time, in * taps)
         h = F.linear(taps, *self.front).relu_()
         skips = []
         for dilated, conditioning, onward in zip(self.dilated, self.conditioning, [*self.onward, None], strict=True):
-            gated = _half_gate(dilated(h, self.causal).add_(conditioning(cond)))
+            gated = half_gate(dilated(h, self.causal).add_(conditioning(cond)))
             if onward is not None:
-                residual, skip = onward(gated).chunk(2, dim=2)
-                h = torch.add(residual, h, alpha=math.sqrt(0.5))
-                skips.append(skip)
+                both = onward(gated)
+                h = torch.add(both[..., : self.width], h, alpha=math.sqrt(0.5))
+                skips.append(both[..., self.width :])
         total = self.last_skip(gated)
         for skip in skips:
             total.add_(skip)
-        return _wide(F.linear(self.post(total.relu_()).relu_(), *self.last))
+        return F.linear(self.post(total.relu_()).relu_(), *self.last)
 
 
 class FastFrameNet(nn.Module):
@@ -103,7 +119,7 @@ class FastFrameNet(nn.Module):
 
     def __init__(self, net: FrameNet, dtype: torch.dtype):
         super().__init__()
-        twice = _first_half_twice(net.last.in_channels, net.last.weight)
+        twice = first_half_twice(net.last.in_channels, net.last.weight)
         both = torch.cat([net.front.weight, net.conditioning.weight], dim=1)
         self.front = RowConv(both, net.front.bias + net.conditioning.bias, 1, dtype)
         self.depthwise = [RowConv(conv.weight, conv.bias, 1, dtype, conv.groups) for conv in net.depthwise]
@@ -121,7 +137,7 @@ class FastFrameNet(nn.Module):
         """x (batch, time, in_channels), cond (batch, time or one more, cond_channels) -> (batch, time, out_channels)."""
         h = self.front(torch.cat([x, cond[:, : x.shape[1]].to(x.dtype)], dim=2).to(self.dtype))
         for depthwise, pointwise, residual in zip(self.depthwise, self.pointwise, self.residual, strict=True):
-            h = h.add_(residual(_half_gate(pointwise(depthwise(h, self.causal)))))
+            h = h.add_(residual(half_gate(pointwise(depthwise(h, self.causal)))))
         return _wide(self.last(h.relu_()))
 
 
@@ -182,11 +198,11 @@ def rows(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous()
 
 
-def _first_half_twice(width: int, like: Tensor) -> Tensor:
+def first_half_twice(width: int, like: Tensor) -> Tensor:
     return torch.cat([like.new_full((width,), 2.0), like.new_ones(width)])
 
 
-def _half_gate(both: Tensor) -> Tensor:
+def half_gate(both: Tensor) -> Tensor:
     filter, gate = both.sigmoid_().chunk(2, dim=2)
     return filter.sub(0.5).mul_(gate)
 
