@@ -18,6 +18,7 @@ MODELS = {
     "waveglow, separable": {"group": 128, "flows": 2, "early_every": 1, "early_size": 16, "layers": 2, "width": 8,
                             "net": "separable"},
 }
+MODELS["lapflow, speakers"] = MODELS["lapflow"] | {"speakers": 3, "speaker_width": 4}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -33,21 +34,22 @@ def program(vocoder):
 
 def inputs(vocoder, batch, groups):
     frames = groups * vocoder.model.frame_grid
-    return torch.randn(batch, frames * 256), torch.randn(batch, 80, frames) - 5
+    given = torch.randn(batch, frames * 256), torch.randn(batch, 80, frames) - 5
+    return *given, *([torch.arange(batch) % 3] if vocoder.model.config.speakers else [])
 
 
 def test_preparing_changes_nothing(vocoder):
     before = {key: value.clone() for key, value in vocoder.model.state_dict().items()}
-    noise, mel = inputs(vocoder, 2, 3)
+    given = inputs(vocoder, 2, 3)
     with torch.no_grad():
-        torch.testing.assert_close(Synthesis(vocoder.model)(noise, mel), vocoder.decode(noise, mel), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(Synthesis(vocoder.model)(*given), vocoder.decode(*given), atol=1e-5, rtol=1e-4)
     assert all(torch.equal(value, before[key]) for key, value in vocoder.model.state_dict().items())
 
 
 @pytest.mark.parametrize("batch, groups", [(1, 2), (1, 31), (3, 5)])
 def test_program_is_the_vocoder(vocoder, program, batch, groups):
-    noise, mel = inputs(vocoder, batch, groups)
-    torch.testing.assert_close(program.module()(noise, mel), vocoder.decode(noise, mel), atol=1e-5, rtol=1e-4)
+    given = inputs(vocoder, batch, groups)
+    torch.testing.assert_close(program.module()(*given), vocoder.decode(*given), atol=1e-5, rtol=1e-4)
 
 
 def test_onnx_is_the_vocoder(vocoder, program, tmp_path):
@@ -57,9 +59,11 @@ def test_onnx_is_the_vocoder(vocoder, program, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["vocoder.onnx"]
     session = runtime.InferenceSession(tmp_path / "vocoder.onnx")
     for batch, groups in ((1, 2), (1, 31), (3, 5)):
-        noise, mel = inputs(vocoder, batch, groups)
-        wave = session.run(None, {"noise": noise.numpy(), "mel": mel.numpy()})[0]
-        torch.testing.assert_close(torch.from_numpy(wave), vocoder.decode(noise, mel), atol=1e-4, rtol=0)
+        given = inputs(vocoder, batch, groups)
+        names = [one.name for one in session.get_inputs()]
+        assert names == ["noise", "mel", "speaker"][: len(given)]
+        wave = session.run(None, {name: part.numpy() for name, part in zip(names, given, strict=True)})[0]
+        torch.testing.assert_close(torch.from_numpy(wave), vocoder.decode(*given), atol=1e-4, rtol=0)
 
 
 def test_verb_says_what_is_missing(tiny, tmp_path, monkeypatch, capsys):
