@@ -13,6 +13,7 @@ from flowavenet.models import build
 
 MODELS = {
     "lapflow": {"bands": 256, "steps": 1, "layers": 1, "width": 16, "cond_width": 8, "cond_layers": 1},
+    "waveflow": {"rows": 4, "flows": 2, "layers": 1, "width": 8},
     "flowavenet": {"blocks": 2, "flows": 2, "layers": 1, "width": 8, "blocks_per_split": 1},
     "waveglow": {"flows": 3, "early_every": 1, "layers": 2, "width": 8},
     "waveglow, separable": {"group": 128, "flows": 2, "early_every": 1, "early_size": 16, "layers": 2, "width": 8,

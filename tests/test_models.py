@@ -13,6 +13,7 @@ SMALL = {"blocks": 3, "flows": 2, "width": 16, "blocks_per_split": 2}
 GLOW = {"flows": 3, "early_every": 1, "layers": 2, "width": 16}
 SQUEEZED = GLOW | {"group": 4, "early_every": 2, "net": "separable"}
 LAPPED = {"bands": 8, "steps": 2, "layers": 2, "width": 16, "cond_width": 8, "cond_layers": 2, "filter_spread": 1}
+ROWS = {"rows": 8, "flows": 4, "layers": 2, "width": 8}
 # label -> (name in MODELS, config, hop length)
 VARIANTS = {
     "two scales": ("flowavenet", SMALL, 8),
@@ -39,6 +40,9 @@ VARIANTS = {
     "speakers, full": ("flowavenet", SMALL | {"conditioning": "full", "speakers": 3, "speaker_width": 2}, 8),
     "speakers, pooled": ("flowavenet", SMALL | {"conditioning": "pooled", "speakers": 3, "speaker_width": 2}, 8),
     "speakers, lapflow": ("lapflow", LAPPED | {"speakers": 3, "speaker_width": 5}, 8),
+    "waveflow": ("waveflow", ROWS, 8),
+    "waveflow, speakers": ("waveflow", ROWS | {"rows": 4, "flows": 6, "speakers": 3, "speaker_width": 2}, 12),
+    "waveflow, far rows": ("waveflow", ROWS | {"rows": 32, "flows": 2, "layers": 3}, 32),
     "waveglow": ("waveglow", GLOW, 8),
     "waveglow, hop of another rate": ("waveglow", GLOW | {"early_size": 0, "log_scale_limit": 1.0, "kernel_size": 5}, 12),
     "squeezewave": ("waveglow", SQUEEZED, 8),
@@ -132,6 +136,7 @@ def kept_bytes(name, config, constant_memory):
 @pytest.mark.parametrize("name, config, deeper", [
     ("flowavenet", SMALL, {"flows": 6}), ("lapflow", LAPPED, {"steps": 8}), ("lapflow", LAPPED, {"width": 64}),
     ("waveglow", GLOW | {"group": 16}, {"flows": 6}), ("waveglow", SQUEEZED, {"width": 64}),
+    ("waveflow", ROWS, {"flows": 8}),
 ])
 def test_constant_memory_does_not_grow_with_the_model(name, config, deeper):
     plain, plain_deeper = (kept_bytes(name, c, False) for c in (config, config | deeper))

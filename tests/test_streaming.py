@@ -18,6 +18,7 @@ MODELS = {
                                                  "kernel_size": 3, "cond_width": 4, "cond_layers": 1}),
     "lapflow, causal": ("lapflow", {"bands": 16, "levels": 1, "steps": 1, "layers": 2, "width": 16, "kernel_size": 3,
                                     "cond_width": 8, "cond_layers": 2, "causal": True}),
+    "waveflow": ("waveflow", {"rows": 4, "flows": 2, "layers": 1, "width": 8}),
     "flowavenet": ("flowavenet", {"blocks": 2, "flows": 2, "layers": 1, "width": 8, "blocks_per_split": 1}),
     "wavenet": ("wavenet", {"layers": 2, "width": 6, "gate_width": 5, "skip_width": 4, "front_size": 3}),
     "gaussian_iaf": ("gaussian_iaf", {"layers": 3, "width": 6, "gate_width": 5, "skip_width": 4, "stacks": [1, 1]}),

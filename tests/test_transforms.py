@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import shake
 
-from flowavenet.nets import CondHalf, DynamicFilterNet, WaveNet
+from flowavenet.nets import CondHalf, DynamicFilterNet, RowNet, WaveNet
 from flowavenet.transforms import (
     ActNorm,
     AdditiveCoupling,
@@ -21,6 +21,8 @@ from flowavenet.transforms import (
     Kept,
     Lapped,
     Mixing,
+    Reversed,
+    RowAutoregressive,
     Swapped,
     fold,
     in_constant_memory,
@@ -45,6 +47,10 @@ def lifted(frames=2):
     """Two levels of frames predicted from their neighbours, as lapflow nests them."""
     inside = Chain(dynamic(cond=12, frames=frames), Kept(Mixing(2), (0, 2)))
     return Interleaved(2, Chain(dynamic(frames=frames), Kept(Interleaved(2, inside), (0, 2))))
+
+
+def picture(rows, layers=2):
+    return Folded(rows, RowAutoregressive(RowNet(rows, 3, layers=layers, width=6)))
 
 
 def nested(n_mels=3):
@@ -82,6 +88,11 @@ TRANSFORMS = {
     "Interleaved ragged": lambda: (Interleaved(2, dynamic()), 2, 7),
     "lifted": lambda: (lifted(), 2, 12),
     "lifted, four frames": lambda: (lifted(frames=4), 2, 10),
+    "RowAutoregressive": lambda: (picture(4), 1, 18),
+    "RowAutoregressive, far rows": lambda: (picture(32, layers=3), 1, 64),
+    "RowAutoregressive, inverse": lambda: (Inverse(picture(4)), 1, 12),
+    "Reversed": lambda: (Reversed(3, coupling()), 4, 11),
+    "Reversed rows": lambda: (Chain(picture(4), Reversed(4, picture(4)), Reversed(2, picture(4))), 1, 15),
 }
 
 

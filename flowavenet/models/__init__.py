@@ -2,15 +2,21 @@
 
 >>> from flowavenet.models import MODELS
 >>> sorted(MODELS)
-['flowavenet', 'lapflow', 'waveglow']
+['flowavenet', 'lapflow', 'waveflow', 'waveglow']
 """
 
 from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
 from flowavenet.models.lapflow import Lapflow, LapflowConfig
+from flowavenet.models.waveflow import WaveFlow, WaveFlowConfig
 from flowavenet.models.waveglow import SQUEEZEWAVE_128_256, WaveGlow, WaveGlowConfig
 
-MODELS: dict[str, type[FlowVocoder]] = {"flowavenet": FloWaveNet, "lapflow": Lapflow, "waveglow": WaveGlow}
+MODELS: dict[str, type[FlowVocoder]] = {
+    "flowavenet": FloWaveNet,
+    "lapflow": Lapflow,
+    "waveflow": WaveFlow,
+    "waveglow": WaveGlow,
+}
 """The only registry: checkpoints, recipes and the command line find a model's class here."""
 
 
@@ -30,5 +36,5 @@ def build(name: str, config: dict, n_mels: int, hop_length: int) -> FlowVocoder:
 
 __all__ = [
     "MODELS", "SQUEEZEWAVE_128_256", "FloWaveNet", "FloWaveNetConfig", "FlowConfig", "FlowVocoder", "Lapflow",
-    "LapflowConfig", "WaveGlow", "WaveGlowConfig", "build",
+    "LapflowConfig", "WaveFlow", "WaveFlowConfig", "WaveGlow", "WaveGlowConfig", "build",
 ]
