@@ -86,6 +86,19 @@ def fit(context: typer.Context) -> None:
     run(context.args)
 
 
+@app.command(
+    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def distil(context: typer.Context) -> None:
+    """Train a parallel student from a WaveNet: distil --config RECIPE --model.teacher FOLDER; --help lists all settings."""
+    try:
+        from flowavenet.training.distillation import DistillationTraining
+        from flowavenet.training.fit import fit as run
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"training needs {error.name}: pip install 'flowavenet[train]'") from None
+    run(context.args, DistillationTraining, "distil")
+
+
 @app.command()
 def prepare(
     corpus: Annotated[Path, typer.Argument(help="A folder of audio in any layout, LJSpeech, VCTK, or a manifest CSV.")],

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from flowavenet.models import FlowVocoder
-from flowavenet.transforms import Generation
+from flowavenet.models import WaveNet
 
 BLOCK = 8192
 """Samples of noise that are drawn at a time."""
@@ -66,9 +65,9 @@ class Continued:
         speaker: whose voice.
     """
 
-    def __init__(self, model: FlowVocoder, speaker: Tensor | None = None):
+    def __init__(self, model: WaveNet, speaker: Tensor | None = None):
         self.model, self.speaker = model, speaker
-        self.generation = Generation(model.flow)
+        self.generation = model.generation()
         self.wave: Tensor | None = None                                # as far as it is drawn, from the window's beginning
         self.first = 0                                                 # frame that it begins with
 
@@ -87,7 +86,7 @@ class Continued:
         if done < wanted:
             z = noise(first * hop + done, first * hop + wanted).to(mel.dtype)
             cond = self.model.conditioning(mel, self.speaker)[..., done:wanted]
-            wave = torch.cat([wave, self.generation(z.unsqueeze(1), cond)[0].squeeze(1)], dim=1)
+            wave = torch.cat([wave, self.generation(z, cond)], dim=1)
         self.wave, self.first = wave, first
         return wave
 

@@ -11,7 +11,7 @@ import torch
 
 from flowavenet.interop import load_published
 from flowavenet.losses import gaussian_log_prob
-from flowavenet.models import SQUEEZEWAVE_128_256, WaveGlowConfig
+from flowavenet.models import SQUEEZEWAVE_128_256, IAFConfig, WaveGlowConfig, WaveNetConfig
 from flowavenet.transforms import fold
 
 PARITY = Path(os.environ.get("FLOWAVENET_SHARED", Path(__file__).parents[2] / "shared")) / "parity"
@@ -90,3 +90,36 @@ def test_equals_the_published_glows(name, config, leaving):
             expected = stored["log_det_coupling"] + stored["log_det_mixing_per_item"]
             torch.testing.assert_close(log_det, expected, rtol=1e-8, atol=1e-8)
             torch.testing.assert_close(model.decode(noise, stored["mel"]), stored["x"], rtol=1e-8, atol=1e-8)
+
+
+def clarinet(name):
+    spec = json.loads((PARITY / f"clarinet_{name}.json").read_text())
+    stored = np.load(PARITY / f"clarinet_{name}.npz").items()
+    return spec, {key: torch.from_numpy(np.asarray(value)) for key, value in stored}
+
+
+def test_equals_the_published_teacher():
+    spec, stored = clarinet("teacher")
+    with torch.no_grad():
+        model = load_published(weights(spec["keys"]))
+        assert model.config == WaveNetConfig()
+        got = model.flow.inner.net(stored["x"], model.condition(stored["mel"]))
+        torch.testing.assert_close(got, stored["mean_and_log_std"], rtol=1e-8, atol=1e-8)
+        # each sample is expected by what the net says one sample before
+        shift, log_scale = got[:, :, :-1].chunk(2, dim=1)
+        noise, _ = model.encode(stored["x"].squeeze(1), stored["mel"])
+        wanted = (stored["x"][..., 1:] - shift) * torch.exp(-log_scale)
+        torch.testing.assert_close(noise[:, 1:], wanted.squeeze(1), rtol=1e-8, atol=1e-8)
+
+
+def test_equals_the_published_student():
+    spec, stored = clarinet("student")
+    z, mel = stored["z"].squeeze(1), stored["mel"]
+    with torch.no_grad():
+        model = load_published(weights(spec["keys"]), teacher=weights(clarinet("teacher")[0]["keys"]))
+        assert model.config == IAFConfig()
+        drawn = model.draw(z, mel)
+        torch.testing.assert_close(model.decode(z, mel), stored["wave"].squeeze(1), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(drawn.wave, stored["wave"].squeeze(1), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(drawn.mean[:, 1:], stored["mu_total"].squeeze(1), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(drawn.log_scale[:, 1:], stored["log_scale_total"].squeeze(1), rtol=1e-8, atol=1e-8)

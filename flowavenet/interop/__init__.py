@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flowavenet.interop.clarinet import is_student, is_teacher, load_student, load_teacher
 from flowavenet.interop.flowavenet import is_flowavenet, load_flowavenet
 from flowavenet.interop.waveglow import is_waveglow, load_waveglow
 from flowavenet.models import FlowVocoder
@@ -29,20 +30,27 @@ class Family(NamedTuple):
 FAMILIES = [
     Family("FloWaveNet", is_flowavenet, load_flowavenet),
     Family("WaveGlow or SqueezeWave", is_waveglow, load_waveglow),
+    Family("ClariNet student", is_student, load_student),
+    Family("ClariNet teacher", is_teacher, load_teacher),
 ]
 
 
-def load_published(source: str | os.PathLike | dict[str, Tensor]) -> FlowVocoder:
+def load_published(
+    source: str | os.PathLike | dict[str, Tensor], teacher: str | os.PathLike | dict[str, Tensor] | None = None
+) -> FlowVocoder:
     """A model of ours with the weights of a published checkpoint; sizes are read off its keys and shapes.
 
     Args:
         source: a checkpoint file, or a state dict. Names may begin with ``module.`` (saved from DataParallel), and
             weight norm may be spelled ``weight_g`` / ``weight_v`` or ``parametrizations.weight.original0 / 1``.
+        teacher: the same of the teacher of a ClariNet student, which uses its upsampler.
 
     Raises ValueError, in one line, when the file is no checkpoint that is known here.
     """
     name = "the state dict" if isinstance(source, dict) else str(source)
-    state = _published_names(source if isinstance(source, dict) else _read(Path(source)))
+    state = _state(source)
+    if teacher is not None:
+        state |= {key: value for key, value in _state(teacher).items() if key.startswith("upsample_conv.")}
     family = next((family for family in FAMILIES if family.holds(state)), None)
     if family is None:
         known = ", ".join(family.name for family in FAMILIES)
@@ -54,6 +62,10 @@ def load_published(source: str | os.PathLike | dict[str, Tensor]) -> FlowVocoder
         reason = " ".join(str(error).split("\n")[:2]).replace("\t", "").strip()
         looks = f"{name}: looks like a {family.name}, but weights are missing or of odd shape"
         raise ValueError(f"{looks} ({reason})") from error
+
+
+def _state(source: str | os.PathLike | dict[str, Tensor]) -> dict[str, Tensor]:
+    return _published_names(source if isinstance(source, dict) else _read(Path(source)))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -31,9 +31,9 @@ def load_teacher(state: State) -> WaveNet:
     sizes = _sizes(state, "")
     config = WaveNetConfig(stacks=_layers(state, "") // LAYERS, **sizes)
     model = WaveNet(config, _bands(state, ""), upsampling_hop(state)).to(state["front_conv.0.conv.bias"].dtype)
-    ours: State = {"flow.first": model.flow.first.detach()}            # theirs never expects the first sample
+    ours: State = {"flow.inner.first": model.flow.inner.first.detach()}            # theirs never expects the first sample
     upsampler_state(ours, state)
-    _net(ours, "flow.net.", state, "")
+    _net(ours, "flow.inner.net.", state, "")
     model.load_state_dict(ours)
     return model.eval()
 
@@ -53,7 +53,7 @@ def load_student(state: State) -> GaussianIAF:
     ours: State = {}
     upsampler_state(ours, state)
     for flow in range(flows):
-        home = f"flow.transforms.{flows - 1 - flow}.transform."        # ours goes from audio to noise
+        home = f"flow.inner.transforms.{flows - 1 - flow}.transform."        # ours goes from audio to noise
         ours[home + "first"] = torch.tensor([[[0.0], [0.0 if flow else NOTHING]]], dtype=dtype)
         _net(ours, home + "net.", state, f"iafs.{flow}.")
     model.load_state_dict(ours)

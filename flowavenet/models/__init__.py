@@ -2,20 +2,26 @@
 
 >>> from flowavenet.models import MODELS
 >>> sorted(MODELS)
-['flowavenet', 'lapflow', 'waveflow', 'waveglow']
+['flowavenet', 'gaussian_iaf', 'lapflow', 'parallel_wavenet', 'waveflow', 'waveglow', 'wavenet']
 """
 
 from flowavenet.models.base import FlowConfig, FlowVocoder
+from flowavenet.models.clarinet import GaussianIAF, IAFConfig
 from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
 from flowavenet.models.lapflow import Lapflow, LapflowConfig
+from flowavenet.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from flowavenet.models.waveflow import WaveFlow, WaveFlowConfig
 from flowavenet.models.waveglow import SQUEEZEWAVE_128_256, WaveGlow, WaveGlowConfig
+from flowavenet.models.wavenet import WaveNet, WaveNetConfig
 
 MODELS: dict[str, type[FlowVocoder]] = {
     "flowavenet": FloWaveNet,
+    "gaussian_iaf": GaussianIAF,
     "lapflow": Lapflow,
+    "parallel_wavenet": ParallelWaveNet,
     "waveflow": WaveFlow,
     "waveglow": WaveGlow,
+    "wavenet": WaveNet,
 }
 """The only registry: checkpoints, recipes and the command line find a model's class here."""
 
@@ -35,6 +41,7 @@ def build(name: str, config: dict, n_mels: int, hop_length: int) -> FlowVocoder:
 
 
 __all__ = [
-    "MODELS", "SQUEEZEWAVE_128_256", "FloWaveNet", "FloWaveNetConfig", "FlowConfig", "FlowVocoder", "Lapflow",
-    "LapflowConfig", "WaveFlow", "WaveFlowConfig", "WaveGlow", "WaveGlowConfig", "build",
+    "MODELS", "SQUEEZEWAVE_128_256", "FloWaveNet", "FloWaveNetConfig", "FlowConfig", "FlowVocoder", "GaussianIAF",
+    "IAFConfig", "Lapflow", "LapflowConfig", "ParallelWaveNet", "ParallelWaveNetConfig", "WaveFlow", "WaveFlowConfig",
+    "WaveGlow", "WaveGlowConfig", "WaveNet", "WaveNetConfig", "build",
 ]

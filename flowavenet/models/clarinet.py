@@ -8,6 +8,7 @@ each sample that the student makes what it would have expected there (``flowaven
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.nets import MelUpsampler, WaveNet
-from flowavenet.transforms import Affine, Autoregressive, Chain, Inverse, LogisticNoise, Transform
+from flowavenet.transforms import Affine, Autoregressive, Chain, Inverse, LogisticNoise, Scaled, Transform
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class IAFConfig(FlowConfig):
     """Taps of the dilated convolutions."""
     front_size: int = 32
     """Taps of the first convolution."""
+    gain: float = 1.0
+    """The waveform is taken so many times as loud: nets learn best from numbers around one. 1 suits recordings that are
+    normalised to full scale, 10 speech as it is recorded."""
     mel_shift: float = 0.0
     """Added to the mel, and"""
     mel_scale: float = 1.0
@@ -76,7 +80,7 @@ class GaussianIAF(FlowVocoder):
 
     Config = IAFConfig
     sequential = "encode"
-    flow: Chain
+    flow: Scaled
 
     def __init__(self, config: IAFConfig | None = None, n_mels: int = 80, hop_length: int = 256):
         super().__init__(config or self.Config(), n_mels, hop_length)
@@ -86,7 +90,7 @@ class GaussianIAF(FlowVocoder):
         steps: list[Transform] = [self._step(stacks) for stacks in reversed(config.stacks)]
         if config.noise == "logistic":
             steps.append(LogisticNoise())
-        self.flow = Chain(*steps)
+        self.flow = Scaled(config.gain, Chain(*steps))
 
     def _step(self, stacks: int) -> Inverse:
         config = self.config
@@ -114,11 +118,12 @@ class GaussianIAF(FlowVocoder):
         wave = z * exp(log_scale) + mean, with z the noise, and neither of them depends on z_t
         """
         cond, x = self._cond(mel, noise, speaker), noise.unsqueeze(1)
-        steps = list(reversed(self.flow.transforms))
+        steps = list(reversed(self.flow.inner.transforms))
         if isinstance(steps[0], LogisticNoise):
             x, _ = steps.pop(0).inverse(x)
         mean = log_scale = x.new_zeros(())
         for step in steps:
             shift, scale = step.transform.head.parameters_of(step.transform.amounts(x, cond))
             x, mean, log_scale = x * scale.exp() + shift, mean * scale.exp() + shift, log_scale + scale
-        return Drawn(x.squeeze(1), mean.squeeze(1), log_scale.squeeze(1))
+        gain = self.config.gain
+        return Drawn(x.squeeze(1) / gain, mean.squeeze(1) / gain, log_scale.squeeze(1) - math.log(gain))

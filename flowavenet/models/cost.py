@@ -21,7 +21,9 @@ def forward_flops(model: FlowVocoder, device: torch.device | str = "cpu", frames
     voice = any_voice(model, device)
     training, counter = model.training, FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        model.eval()(wave, mel, voice)
+        run = model.decode if model.sequential == "encode" else model
+        model.eval()
+        run(wave, mel, voice)
     model.train(training)
     return counter.get_total_flops() / wave.shape[1]
 

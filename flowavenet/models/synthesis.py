@@ -20,13 +20,14 @@ from flowavenet.transforms.base import weight_state
 def for_synthesis(model: FlowVocoder, dtype: torch.dtype) -> FlowVocoder:
     """A model that renders the same, without gradients: nets are replaced by their fast twins, the rest is shared.
 
-    The nets' weights are copied as they are now; after further training, take a new twin.
+    The nets' weights are copied as they are now; after further training, take a new twin. A model that decodes sample by
+    sample is its own twin: how it steps is fast already.
 
     Args:
         model: any.
         dtype: of the work in the nets.
     """
-    return _twin(model, dtype, [])
+    return model if model.sequential == "decode" else _twin(model, dtype, [])
 
 
 def weights_state(model: nn.Module) -> tuple:

@@ -7,6 +7,8 @@ sample and its noise are quantiles of each other, so that the latent is Gaussian
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,10 +16,10 @@ from torch import Tensor
 from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.nets import MelUpsampler
 from flowavenet.nets import WaveNet as Net
-from flowavenet.transforms import Autoregressive, Gaussian, Head, LogisticMixture, MuLaw
+from flowavenet.transforms import Autoregressive, Gaussian, Generation, Head, LogisticMixture, MuLaw, Scaled
 
 START = -3.0
-"""Of the Gaussian's log-scale: speech has a standard deviation of about e^-3."""
+"""Log-scale that heads start with: speech has a standard deviation of about e^-3."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class WaveNetConfig(FlowConfig):
     """Taps of the dilated convolutions."""
     front_size: int = 32
     """Taps of the first convolution."""
+    gain: float = 1.0
+    """The waveform is taken so many times as loud: nets learn best from numbers around one. 1 suits recordings that are
+    normalised to full scale, 10 speech as it is recorded."""
     mel_shift: float = 0.0
     """Added to the mel, and"""
     mel_scale: float = 1.0
@@ -54,11 +59,13 @@ class WaveNetConfig(FlowConfig):
         super().__post_init__()
         if self.head not in HEADS:
             raise ValueError(f"head is {self.head!r}, known are {', '.join(HEADS)}")
+        if self.head == "mulaw" and self.gain != 1:
+            raise ValueError(f"gain is {self.gain}, but the steps of head mulaw go from -1 to 1: make it 1")
 
 
 HEADS = {
-    "gaussian": lambda config: Gaussian(config.least_log_scale, START),
-    "logistics": lambda config: LogisticMixture(config.mixtures, config.least_log_scale),
+    "gaussian": lambda config: Gaussian(config.least_log_scale, START + math.log(config.gain)),
+    "logistics": lambda config: LogisticMixture(config.mixtures, config.least_log_scale, START + math.log(config.gain)),
     "mulaw": lambda config: MuLaw(),
 }
 
@@ -79,7 +86,7 @@ class WaveNet(FlowVocoder):
 
     Config = WaveNetConfig
     sequential = "decode"
-    flow: Autoregressive
+    flow: Scaled
 
     def __init__(self, config: WaveNetConfig | None = None, n_mels: int = 80, hop_length: int = 256):
         super().__init__(config or WaveNetConfig(), n_mels, hop_length)
@@ -92,7 +99,7 @@ class WaveNet(FlowVocoder):
             kernel_size=config.kernel_size, front_size=config.front_size, causal=True,
         )
         net.last.bias.data.copy_(head.start())
-        self.flow = Autoregressive(net, head)
+        self.flow = Scaled(config.gain, Autoregressive(net, head))
 
     @property
     def group(self) -> int:
@@ -106,9 +113,21 @@ class WaveNet(FlowVocoder):
 
     def log_prob(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Exact log-density of each waveform given its mel: (batch,), nats; computed without the noise."""
-        x, amounts = wave.unsqueeze(1), self.amounts(wave, mel, speaker)
-        return self.flow.head.log_prob(x, amounts).sum(dim=(1, 2))
+        x, gain = wave.unsqueeze(1), self.config.gain
+        nats = self.head.log_prob(gain * x, self.amounts(wave, mel, speaker)) + math.log(gain)
+        return nats.sum(dim=(1, 2))
+
+    @property
+    def head(self) -> Head:
+        return self.flow.inner.head
 
     def amounts(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """Parameters of the head for each sample, given the samples before it: (batch, head.amounts, samples)."""
-        return self.flow.amounts(wave.unsqueeze(1), self._cond(mel, wave, speaker))
+        """Parameters of the head for each sample, ``gain`` times as loud, given the samples before it: (batch, head.amounts,
+        samples)."""
+        return self.flow.inner.amounts(self.config.gain * wave.unsqueeze(1), self._cond(mel, wave, speaker))
+
+    def generation(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Decodes piece by piece, each call going on where the last one ended: noise (batch, samples) and its conditioning
+        to a waveform."""
+        generation = Generation(self.flow.inner)
+        return lambda noise, cond: generation(noise.unsqueeze(1), cond)[0].squeeze(1) / self.config.gain

@@ -44,10 +44,10 @@ class SaveVocoder(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.model is None:
             return
-        score = trainer.callback_metrics.get("valid/nats_per_sample")
+        scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("valid/")}
         facts = self.facts | {
             "steps": trainer.global_step,
-            "valid_nats_per_sample": None if score is None else round(float(score), 4),
+            **{name.replace("/", "_"): round(float(value), 4) for name, value in scores.items()},
             "dequantisation": module.hparams.dequantisation,
         }
         if self.model.config.speakers:
@@ -172,6 +172,8 @@ def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tensor | No
     less that of the blocks directly inside.
     """
     blocks = {name: part for name, part in model.flow.named_modules(prefix="flow") if isinstance(part, Folded)}
+    if not blocks:
+        return {}
     total: dict[str, float] = {}
     hooks = []
 

@@ -1,4 +1,4 @@
-"""``flowavenet fit``: Lightning's command line around our module and our data."""
+"""``flowavenet fit`` and ``distil``: Lightning's command line around our modules and our data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from flowavenet.training.base import VocoderTraining
 from flowavenet.training.callbacks import MovingAverage, SaveAtEnd, SaveVocoder, Showcase, Throughput
 from flowavenet.training.data import SpeechData
 from flowavenet.training.likelihood import LikelihoodTraining
@@ -68,15 +69,15 @@ class FitCLI(LightningCLI):
         return trainer
 
 
-def fit(arguments: list[str]) -> pl.Trainer:
-    """Train as ``arguments`` say, the words after ``flowavenet fit``; the trainer is returned, finished."""
+def fit(arguments: list[str], training: type[VocoderTraining] = LikelihoodTraining, verb: str = "fit") -> pl.Trainer:
+    """Train as ``arguments`` say, the words after ``flowavenet fit`` or another verb; the trainer is returned, finished."""
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")  # these are from the command line
     parser = {"exit_on_error": False}
     try:
         cli = FitCLI(
-            LikelihoodTraining, SpeechData, args=["fit", *arguments], save_config_kwargs={"overwrite": True},
-            seed_everything_default=1111, parser_kwargs=parser | {"fit": parser | {"prog": "flowavenet fit"}},
+            training, SpeechData, args=["fit", *arguments], save_config_kwargs={"overwrite": True},
+            seed_everything_default=1111, parser_kwargs=parser | {"fit": parser | {"prog": f"flowavenet {verb}"}},
         )
     except ArgumentError as error:
-        raise ValueError(f"{error.message}; flowavenet fit --help lists all settings") from error
+        raise ValueError(f"{error.message}; flowavenet {verb} --help lists all settings") from error
     return cli.trainer

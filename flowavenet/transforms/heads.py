@@ -103,7 +103,7 @@ class Gaussian(Head):
     def parameters_of(self, cond: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and log-scale."""
         shift, log_scale = wide(cond).chunk(2, dim=1)
-        return shift, log_scale if self.least is None else log_scale.clamp(min=self.least)
+        return shift, _at_least(log_scale, self.least)
 
 
 class Affine(Gaussian):
@@ -137,21 +137,23 @@ class LogisticMixture(Head):
 
     Args:
         mixtures: how many.
-        least: log-scales below this are raised to it.
+        least: log-scales below this are raised to it; None: none is.
+        start: of the log-scales, about.
 
     Salimans et al., "PixelCNN++", 2017, arXiv:1701.05517; van den Oord et al., "Parallel WaveNet", 2017, arXiv:1711.10433.
     """
 
-    def __init__(self, mixtures: int = 10, least: float = -14.0):
+    def __init__(self, mixtures: int = 10, least: float | None = None, start: float = 0.0):
         super().__init__()
         self.mixtures = mixtures
         self.amounts = 3 * mixtures
         self.least = least
+        self.start_scale = start
 
     def start(self) -> Tensor:
-        """Alike, they would stay alike: they begin from narrow to wide, all around zero."""
-        logits, means = torch.zeros(self.mixtures), torch.linspace(-0.01, 0.01, self.mixtures)
-        return torch.cat([logits, means, torch.linspace(-6.0, -2.0, self.mixtures)])
+        """Alike, they would stay alike: they begin from narrow to wide, all at zero."""
+        widths = self.start_scale + torch.linspace(-3.0, 1.0, self.mixtures)
+        return torch.cat([torch.zeros(2 * self.mixtures), widths])
 
     def log_prob(self, x: Tensor, cond: Tensor) -> Tensor:
         log_weights, means, log_scales = self.parameters_of(cond)
@@ -194,7 +196,7 @@ class LogisticMixture(Head):
     def parameters_of(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and log-scales, (batch, mixtures, time) each."""
         logits, means, log_scales = wide(cond).chunk(3, dim=1)
-        return torch.log_softmax(logits, dim=1), means, log_scales.clamp(min=self.least)
+        return torch.log_softmax(logits, dim=1), means, _at_least(log_scales, self.least)
 
 
 class MuLaw(Head):
@@ -281,6 +283,10 @@ class LogisticNoise(Transform):
     def _log_slope(x: Tensor, z: Tensor) -> Tensor:
         log_slope = F.logsigmoid(x.double()) + F.logsigmoid(-x.double()) - _log_normal(z.double())
         return log_slope.sum(dim=(1, 2)).to(wide(x).dtype)
+
+
+def _at_least(log_scale: Tensor, least: float | None) -> Tensor:
+    return log_scale if least is None else log_scale.clamp(min=least)
 
 
 def _normal_quantile(log_below: Tensor, log_above: Tensor) -> Tensor:

@@ -1,0 +1,159 @@
+"""Training by distillation: a flow that samples in parallel learns from a WaveNet that does not."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowavenet.checkpoint import load_checkpoint
+from flowavenet.losses import (
+    contrastive,
+    gaussian_kl,
+    log_stft_loss,
+    mismatched,
+    mixture_log_prob,
+    power_loss,
+    probability_density_distillation,
+    stft_loss,
+    style_loss,
+)
+from flowavenet.models import GaussianIAF, WaveNet
+from flowavenet.training.base import VocoderTraining
+from flowavenet.transforms import Gaussian, LogisticMixture
+
+
+class DistillationTraining(VocoderTraining):
+    """Make what the student draws likely to its teacher, and as varied as the teacher's own samples.
+
+    loss = KL(student || teacher) + stft * stft_loss + ...,  at a waveform that the student draws from noise
+
+    The student knows the distribution of each of its samples given the noise before it; the teacher says what it would have
+    expected there, given the samples before. Gradients go to the student alone, through the frozen teacher as well. A
+    Gaussian student has the closed form of ClariNet; a logistic one that of Parallel WaveNet, cross-entropy by Monte Carlo,
+    for teachers with any continuous head. The divergence alone is content with a whisper; spectral losses keep the level.
+
+    Args:
+        teacher: a checkpoint folder of a wavenet with a gaussian or logistics head, trained on the same mels.
+        share_upsampler: start with the teacher's mel upsampler and keep it as it is, as published.
+        regularisation: of a Gaussian student: weight of the squared difference of log-scales.
+        least_log_scale: of a Gaussian student: log-scales below this are raised to it in the divergence.
+        draws: of a logistic student: draws around each sample, for the cross-entropy.
+        kl: weight of the divergence.
+        stft: weight of the squared difference of STFT magnitudes to the recording (ClariNet's).
+        log_stft: weight of the difference of their logarithms.
+        power: weight of the squared difference of mean power spectra (Parallel WaveNet's).
+        style: weight of the difference between Gram matrices of the teacher's features (Parallel WaveNet's perceptual loss,
+            whose features are those of a phone classifier).
+        contrast: weight of the divergence under another clip's mel, which is to be large (Parallel WaveNet's; 0.3 there).
+        kwargs: see :class:`~flowavenet.training.base.VocoderTraining`; ``name`` is gaussian_iaf or parallel_wavenet.
+
+    Ping, Peng, Chen, "ClariNet", 2018, arXiv:1807.07281; van den Oord et al., "Parallel WaveNet", 2017, arXiv:1711.10433.
+    """
+
+    def __init__(
+        self,
+        teacher: str,
+        share_upsampler: bool = True,
+        regularisation: float = 4.0,
+        least_log_scale: float = -6.0,
+        draws: int = 100,
+        kl: float = 1.0,
+        stft: float = 1.0,
+        log_stft: float = 0.0,
+        power: float = 0.0,
+        style: float = 0.0,
+        contrast: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        model, mel, _ = load_checkpoint(teacher)
+        gaussian = isinstance(self.model, GaussianIAF) and self.model.config.noise == "gaussian"
+        heads = (Gaussian,) if gaussian else (Gaussian, LogisticMixture)
+        if not isinstance(self.model, GaussianIAF):
+            raise ValueError(f"model is a {type(self.model).__name__}; students are gaussian_iaf and parallel_wavenet")
+        if not isinstance(model, WaveNet) or not isinstance(model.head, heads):
+            have = f"{type(model).__name__}, head {getattr(model.config, 'head', 'none')}"
+            wanted = " or ".join(head.__name__ for head in heads)
+            raise ValueError(f"{teacher}: holds a {have}; this student wants a WaveNet whose head is {wanted}")
+        if mel != self.mel_settings:
+            raise ValueError(f"{teacher}: was trained on {mel}, the recipe says {self.mel_settings}")
+        if model.config.speakers != self.model.config.speakers:
+            raise ValueError(
+                f"{teacher}: has {model.config.speakers} speakers, the student {self.model.config.speakers}: make them equal"
+            )
+        model.requires_grad_(False)
+        self._teacher = (model,)                                       # a tuple: it is nobody's weights to train or to save
+        if share_upsampler:
+            self.model.upsampler.load_state_dict(model.upsampler.state_dict())
+            self.model.upsampler.requires_grad_(False)
+
+    @property
+    def teacher(self) -> WaveNet:
+        """On the device of the student."""
+        return self._teacher[0].to(self.device)
+
+    def losses(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """The divergence, in nats per sample, and what else has a weight, at a waveform drawn for each crop."""
+        hparams, (wave, mel, speaker) = self.hparams, self.crops(batch)
+        noise = torch.randn(wave.shape, generator=generator, device=wave.device)
+        drawn = self.model.draw(noise, mel, speaker)
+        features, amounts = self._expect(drawn.wave, mel, speaker)
+        found = {"kl": self._divergence(drawn.mean, drawn.log_scale, amounts, generator)}
+        if hparams.contrast:
+            _, others = self._expect(drawn.wave, mismatched(mel), speaker)
+            apart = self._divergence(drawn.mean, drawn.log_scale, others, generator)
+            found["contrast"] = contrastive(torch.zeros_like(apart), apart, 1.0)
+        if hparams.stft:
+            found["stft"] = stft_loss(drawn.wave, wave)
+        if hparams.log_stft:
+            found["log_stft"] = log_stft_loss(drawn.wave, wave)
+        if hparams.power:
+            found["power"] = power_loss(drawn.wave, wave)
+        if hparams.style:
+            found["style"] = style_loss(features, self._expect(wave, mel, speaker)[0])
+        return {name: value.mean() for name, value in found.items()}
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        losses = self.losses(batch, self._generator(1 + self.global_step))
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), prog_bar=name == "kl")
+        return sum(getattr(self.hparams, name) * value for name, value in losses.items())
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        losses = self.losses(batch, self._generator(-batch_index))
+        for name, value in losses.items():
+            self.log(f"valid/{name}", value, prog_bar=name == "kl", batch_size=len(batch["padded"]), sync_dist=True)
+
+    def _generator(self, number: int) -> torch.Generator:
+        """Noise that a resumed run draws again as the uninterrupted one does, and other noise on every process."""
+        seed = (self.hparams.seed << 32) + (self.global_rank << 48) + 2**31 + number
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _expect(self, wave: Tensor, mel: Tensor, speaker: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """What the teacher expects of each sample, and on the way what each of its layers adds to the skips."""
+        features: list[Tensor] = []
+        layers = self.teacher.flow.inner.net.skip
+        hooks = [layer.register_forward_hook(lambda *seen: features.append(seen[2])) for layer in layers]
+        try:
+            return features, self.teacher.amounts(wave, mel, speaker)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _divergence(self, mean: Tensor, log_scale: Tensor, amounts: Tensor, generator: torch.Generator) -> Tensor:
+        head, hparams, gain = self.teacher.head, self.hparams, self.teacher.config.gain
+        mean, log_scale, parameters = gain * mean, log_scale + math.log(gain), head.parameters_of(amounts)
+        if self.model.config.noise == "gaussian":
+            shift, scale = (one.squeeze(1) for one in parameters)
+            return gaussian_kl(mean, log_scale, shift, scale, hparams.least_log_scale, hparams.regularisation)
+        if isinstance(head, Gaussian):
+            shift, scale = (one.squeeze(1) for one in parameters)
+            log_prob = torch.distributions.Normal(shift, scale.exp(), validate_args=False).log_prob
+        else:
+            logits, means, scales = parameters
+            log_prob = partial(mixture_log_prob, logits=logits, means=means, log_scales=scales)
+        return probability_density_distillation(mean, log_scale, log_prob, hparams.draws, generator)
