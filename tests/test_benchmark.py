@@ -214,7 +214,7 @@ def test_names_stand_for_checkpoints_models_and_recipes(tiny, tmp_path):
     assert load(str(RECIPES / "speech_folder" / "small.yaml")).model.config.conditioning == "pooled"
     for text, message in [
         ("data: 1", "b.yaml: no model in it"), ("just words", "b.yaml: not a recipe"), ("a: [", "b.yaml: not a recipe"),
-        ("model: {name: wavenet}", "'wavenet' is not known"),
+        ("model: {name: melgan}", "'melgan' is not known"),
         ("model: {name: lapflow, config: {depth: 3}}", "no setting depth"),
     ]:
         (tmp_path / "b.yaml").write_text(text)

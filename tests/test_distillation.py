@@ -32,7 +32,8 @@ def teachers(tmp_path_factory):
 def batch(count=2, frames=6):
     """The same one every time."""
     samples, generator = frames * 256 + sum(MelSettings().context), torch.Generator().manual_seed(0)
-    return {"padded": torch.randn(count, samples, generator=generator) / 20, "index": torch.arange(count), "speaker": torch.zeros(count).long()}
+    padded, index = torch.randn(count, samples, generator=generator) / 20, torch.arange(count)
+    return {"padded": padded, "index": index, "speaker": torch.zeros_like(index)}
 
 
 @pytest.mark.parametrize("name", ["gaussian_iaf", "parallel_wavenet"])
@@ -107,7 +108,8 @@ def test_the_divergence_is_that_of_what_both_say(teachers):
 
 class TestErrors:
     @pytest.mark.parametrize("name, teacher, message", [
-        ("gaussian_iaf", "logistics", "whose head is Gaussian"), ("parallel_wavenet", "mulaw", "Gaussian or LogisticMixture"),
+        ("gaussian_iaf", "logistics", "whose head is Gaussian"),
+        ("parallel_wavenet", "mulaw", "Gaussian or LogisticMixture"),
         ("gaussian_iaf", "flow", "holds a Lapflow"), ("lapflow", "gaussian", "students are gaussian_iaf"),
     ])
     def test_who_cannot_teach_whom(self, name, teacher, message, teachers):

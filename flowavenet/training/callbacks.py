@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import Timer, WeightAveraging
 from torch import Tensor
 
 from flowavenet.checkpoint import save_checkpoint
@@ -85,6 +85,25 @@ class SaveAtEnd(pl.Callback):
         ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if ends and saver is not None:
             trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
+
+
+class ProcessorTimer(Timer):
+    """Stops training after so much processor time of this process, which other work on the machine does not shorten: for
+    comparing what equal compute gives.
+
+    Args:
+        seconds: of all threads together.
+    """
+
+    def __init__(self, seconds: float):
+        super().__init__(duration={"seconds": seconds}, verbose=False)
+        self.start = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.start = time.process_time()
+
+    def time_elapsed(self, stage: str = "train") -> float:
+        return time.process_time() - self.start if self.start else 0.0
 
 
 class Throughput(pl.Callback):

@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pytorch_lightning.callbacks import Timer
 
 from flowavenet import Vocoder, load_audio
 from flowavenet.audio import write_atomically
@@ -31,26 +29,12 @@ RECIPE = HERE.parent / "speech_folder" / "lapflow.yaml"
 TEMPERATURE, SEED = 0.8, 0
 
 
-class ProcessorTimer(Timer):
-    """Stops training after so much processor time of this process, which other work on the machine does not shorten."""
-
-    def __init__(self, seconds: float):
-        super().__init__(duration={"seconds": seconds}, verbose=False)
-        self.start = 0.0
-
-    def on_train_start(self, trainer: Any, module: Any) -> None:
-        self.start = time.process_time()
-
-    def time_elapsed(self, stage: str = "train") -> float:
-        return time.process_time() - self.start if self.start else 0.0
-
-
 def train(changes: dict[str, Any], corpus: str, run: Path, minutes: float) -> None:
     """Train one variant for so many minutes of processor time; its vocoder is left in ``run/vocoder``."""
     arguments = ["--config", str(RECIPE), "--data.corpus", corpus, "--trainer.default_root_dir", str(run)]
     for name, value in changes.items():
         arguments += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-    timer = {"class_path": f"{__name__}.ProcessorTimer", "init_args": {"seconds": 60 * minutes}}
+    timer = {"class_path": "flowavenet.training.callbacks.ProcessorTimer", "init_args": {"seconds": 60 * minutes}}
     fit([
         *arguments, "--trainer.max_time", "null", "--trainer.callbacks", json.dumps([timer]),
         *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", "--showcase.clips", "0"),
