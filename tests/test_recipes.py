@@ -1,6 +1,9 @@
 """Every shipped recipe is built as it stands and takes one step; only its crops and its folders are made small."""
 
+import importlib.util
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,19 +25,34 @@ def voices(tmp_path_factory):
     return folder
 
 
+def teaching(model, folder):
+    """What a recipe of distillation needs besides: a teacher of its kind, on its mels."""
+    from flowavenet.audio import mel_settings
+    from flowavenet.checkpoint import save_checkpoint
+    from flowavenet.models import build
+    from flowavenet.training.distillation import DistillationTraining
+
+    head = "logistics" if model["name"] == "parallel_wavenet" else "gaussian"
+    save_checkpoint(folder, build("wavenet", {"head": head, "layers": 2, "width": 8}, 80, 256), mel_settings(model["mel"]))
+    return ["--model.teacher", str(folder), "--model.draws", "2"], (DistillationTraining, "distil")
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
 def test_recipe_takes_a_step(recipe, voices, tmp_path):
     from flowavenet.training.fit import fit
 
+    model = yaml.safe_load(recipe.read_text())["model"]
+    own, verb = ["--model.compile", "false", "--model.init_crops", "2"], ()
+    if "teacher" in model:
+        own, verb = teaching(model, tmp_path / "teacher")
     trainer = fit([
         *("--config", str(recipe), "--data.corpus", str(voices), "--trainer.default_root_dir", str(tmp_path)),
         *("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_model_summary", "false", "--trainer.max_time", "null"),
-        *("--model.compile", "false"),
-        *("--data.segment_frames", "4", "--data.batch_size", "1", "--data.workers", "0", "--model.init_crops", "2"),
-    ])
+        *("--data.segment_frames", "4", "--data.batch_size", "2", "--data.workers", "0", *own),
+    ], *verb)
     assert trainer.global_step == 1
-    assert trainer.callback_metrics["train/nats_per_sample"].isfinite()
+    assert trainer.callback_metrics["train/kl" if verb else "train/nats_per_sample"].isfinite()
     assert all(weight.isfinite().all() for weight in trainer.lightning_module.parameters())
 
 
@@ -55,14 +73,16 @@ def test_every_variant_of_the_lab_can_be_built():
         build(changes.get("model.name", "lapflow"), changes.get("model.config", {}), 80, 256)
 
 
-def test_the_lab_trains_judges_and_goes_on(corpus, tmp_path, monkeypatch, capsys):
-    import importlib.util
-    import json
-    import sys
+def script(name, monkeypatch):
+    """A recipe's program, as a module."""
+    place = importlib.util.spec_from_file_location(name, FOLDER / name / f"{name}.py")
+    monkeypatch.setitem(sys.modules, name, module := importlib.util.module_from_spec(place))
+    place.loader.exec_module(module)
+    return module
 
-    place = importlib.util.spec_from_file_location("lab", FOLDER / "lab" / "lab.py")
-    monkeypatch.setitem(sys.modules, "lab", lab := importlib.util.module_from_spec(place))
-    place.loader.exec_module(lab)
+
+def test_the_lab_trains_judges_and_goes_on(corpus, tmp_path, monkeypatch, capsys):
+    lab = script("lab", monkeypatch)
     small = {"bands": 64, "steps": 1, "layers": 1, "width": 8}
     quick = {"data.segment_frames": 8, "data.batch_size": 1, "model.init_crops": 2}
     (tmp_path / "variants.yaml").write_text(yaml.safe_dump({
@@ -79,3 +99,47 @@ def test_the_lab_trains_judges_and_goes_on(corpus, tmp_path, monkeypatch, capsys
     both = json.loads((tmp_path / "lab" / "results.json").read_text())
     assert both["narrow"] == first["narrow"] and both["narrower still"]["weights_m"] < both["narrow"]["weights_m"]
     assert "| narrower still | " in capsys.readouterr().out
+
+
+def test_the_comparison_trains_judges_measures_and_goes_on(corpus, tmp_path, monkeypatch, capsys):
+    compare = script("comparison", monkeypatch)
+    monkeypatch.setattr(compare, "LIKELIHOOD_SECONDS", 0.1)
+    net = {"layers": 2, "width": 4, "gate_width": 4, "skip_width": 4, "front_size": 2}
+    quick = {"data.segment_frames": 4, "data.batch_size": 1}
+    small = {
+        "lapflow": {"small": {"model.name": "lapflow", "model.config": {"bands": 64, "steps": 1, "layers": 1, "width": 8}}},
+        "wavenet gaussian": {"small": {"model.config": net | {"stacks": 1}}},
+        "gaussian_iaf": {
+            "teacher": "wavenet gaussian", "small": {"model.name": "gaussian_iaf", "model.config": net | {"stacks": [1]}},
+        },
+    }
+    for name, system in small.items():
+        system["small"] |= quick
+        system["published"] = {"name": name.split()[0], "config": system["small"]["model.config"]}
+    (tmp_path / "systems.yaml").write_text(yaml.safe_dump(small))
+    words = ["compare.py", str(corpus), "-o", str(tmp_path / "out"), "--minutes", "0.01", "--clips", "1"]
+    words += ["--systems", str(tmp_path / "systems.yaml")]
+    for more in (["--only", "lapflow"], [], ["--speed"]):
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        compare.main()
+    results = {name: json.loads((tmp_path / "out" / name.replace(" ", "-") / "result.json").read_text()) for name in small}
+    assert all(row["steps"] > 0 and row["sample"]["stoi"] < 1 for row in results.values())
+    assert "start" in results["gaussian_iaf"] and "start" not in results["lapflow"]
+    printed = capsys.readouterr().out
+    assert "| wavenet gaussian, naive | | |" in printed and printed.count("| gaussian_iaf | ") == 3
+
+
+def test_every_system_of_the_comparison_can_be_built():
+    """At both its sizes; and every model there is takes part."""
+    from flowavenet.models import MODELS, build
+
+    common = yaml.safe_load((FOLDER / "comparison" / "common.yaml").read_text())["model"]
+    systems, taking_part = yaml.safe_load((FOLDER / "comparison" / "models.yaml").read_text()), set()
+    for name, system in systems.items():
+        small = system["small"]
+        build(small.get("model.name", common["name"]), small.get("model.config", common["config"]), 80, 256)
+        published = system["published"]
+        taking_part.add(published.get("name", name))
+        build(published.get("name", name), published.get("config", {}), 80, 256)
+        assert system.get("teacher", name) in systems
+    assert taking_part == set(MODELS)

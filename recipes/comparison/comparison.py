@@ -1,11 +1,11 @@
 """Train every system of the field small, for equal processor time on the same speech, and put them side by side.
 
-    python recipes/comparison/compare.py CORPUS -o runs/comparison --minutes 8
-    python recipes/comparison/compare.py CORPUS -o runs/comparison --speed        # when nothing else runs
+    python recipes/comparison/comparison.py CORPUS -o runs/comparison --minutes 8
+    python recipes/comparison/comparison.py CORPUS -o runs/comparison --speed        # when nothing else runs
 
 The first trains and judges, the second measures speed, at these sizes and, with random weights, at the published ones; then
 both print all there is. Stopped and started again, each goes on with the first system that has no result yet; OUT keeps a
-folder for each. A student waits until its teacher, another of the systems, is trained.
+folder for each. Students come last: the teacher of each is another of the systems.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def main() -> None:
     systems = yaml.safe_load(options.systems.read_text())
     clips = [clip.path for clip in read_corpus(options.corpus, seed=1111) if clip.split == "valid"]
     clips = clips[:: -(-len(clips) // options.clips)]
-    for name in options.only or systems:
+    for name in sorted(options.only or systems, key=lambda name: "teacher" in systems[name]):
         system, run = systems[name], run_of(options.out, name)
         trained = (run / "result.json").exists()
         if options.speed and trained:
