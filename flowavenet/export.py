@@ -42,6 +42,11 @@ class Synthesis(nn.Module):
 
 def export_program(vocoder: Vocoder) -> torch.export.ExportedProgram:
     """The inverse as a graph of torch operations, for any batch and any number of frames (of the grid), on the CPU."""
+    if vocoder.model.sequential == "decode":
+        raise ValueError(
+            f"a {type(vocoder.model).__name__} decodes sample by sample, each given those before, which is no graph; "
+            f"distil a parallel student from it with flowavenet distil, and export that"
+        )
     model = vocoder.model.cpu()
     synthesis, grid = Synthesis(model), model.frame_grid
     frames = 8 * grid

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import CLIPS
+from conftest import CLIPS, shake
+from test_models import VARIANTS
 
 from flowavenet import Vocoder, cli
+from flowavenet.audio import MelSettings
+from flowavenet.checkpoint import save_checkpoint
+from flowavenet.models import build
 
 DATA = Path(__file__).parent / "data"
 
@@ -49,6 +53,26 @@ def test_vocode_mels_and_audio(flowavenet, tiny, tmp_path):
     a, rate = soundfile.read(out / "a.wav")
     assert rate == 22050 and len(a) == 40 * 256
     np.testing.assert_array_equal(a, soundfile.read(out / "b.wav")[0])  # transposed is the same mel
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_vocode_with_every_model(name, flowavenet, tmp_path):
+    """What was built is saved, found again, and heard, with no word about which model it is."""
+    model, config, hop = VARIANTS[name]
+    settings = MelSettings(sample_rate=8000, n_fft=4 * hop, win_length=4 * hop, hop_length=hop, n_mels=4, f_max=4000.0)
+    built = shake(build(model, config, 4, hop), 0.02)
+    save_checkpoint(tmp_path / "model", built, settings)
+    mel = np.random.default_rng(0).standard_normal((4, 20)).astype(np.float32)
+    np.save(tmp_path / "mel.npy", mel)
+    words = ["--checkpoint", tmp_path / "model", *(["--speaker", "1"] if config.get("speakers") else [])]
+    code, _, complaint = flowavenet("vocode", tmp_path / "mel.npy", "-o", tmp_path, *words)
+    assert code == 0, complaint
+    made, rate = soundfile.read(tmp_path / "mel.wav")
+    assert rate == 8000 and len(made) == 20 * hop and np.abs(made).max() > 1e-3
+    loaded = Vocoder.from_pretrained(tmp_path / "model").model
+    assert type(loaded) is type(built) and loaded.config == built.config
+    for key, value in built.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
 
 
 def test_vocode_a_folder(flowavenet, tiny, tmp_path):

@@ -14,6 +14,7 @@ from flowavenet.models import build
 MODELS = {
     "lapflow": {"bands": 256, "steps": 1, "layers": 1, "width": 16, "cond_width": 8, "cond_layers": 1},
     "waveflow": {"rows": 4, "flows": 2, "layers": 1, "width": 8},
+    "parallel_wavenet": {"stacks": [1, 1], "layers": 2, "width": 8, "gate_width": 8, "skip_width": 8, "gain": 10.0},
     "flowavenet": {"blocks": 2, "flows": 2, "layers": 1, "width": 8, "blocks_per_split": 1},
     "waveglow": {"flows": 3, "early_every": 1, "layers": 2, "width": 8},
     "waveglow, separable": {"group": 128, "flows": 2, "early_every": 1, "early_size": 16, "layers": 2, "width": 8,
@@ -75,3 +76,9 @@ def test_verb_says_what_is_missing(tiny, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert stop.value.code == 2 and "flowavenet[export]" in said and len(said.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_what_decodes_sample_by_sample_is_refused():
+    model = build("wavenet", {"layers": 1, "width": 4}, 80, 256)
+    with pytest.raises(ValueError, match="a WaveNet decodes sample by sample"):
+        export_program(Vocoder(model, MelSettings()))

@@ -43,7 +43,8 @@ class Autoregressive(Transform):
     def amounts(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """What the head is given for every sample: (batch, head.amounts, time)."""
         after = self.net(self.head.read(x), cond)[..., :-1]
-        return torch.cat([self.first.to(after.dtype).expand(len(x), -1, 1), after], dim=2)
+        first = self.first.to(after.dtype).expand(x.shape[0], -1, 1)   # len() would fix the batch in a graph
+        return torch.cat([first, after], dim=2)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.head(x, self.amounts(x, cond))

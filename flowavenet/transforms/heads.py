@@ -276,7 +276,7 @@ class LogisticNoise(Transform):
         return z.to(x.dtype), self._log_slope(x, z)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x = torch.special.log_ndtr(z.double()) - torch.special.log_ndtr(-z.double())
+        x = torch.special.log_ndtr(wide(z)) - torch.special.log_ndtr(-wide(z))
         return x.to(z.dtype), -self._log_slope(x, z)
 
     @staticmethod
