@@ -181,17 +181,26 @@ class LogisticMixture(Head):
         return x + (z - self._noise(x, *parameters)) / slope
 
     def _solve(self, z: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
-        """The quantile of the mixture lies between the smallest and the largest of its components' quantiles."""
-        logit = torch.special.log_ndtr(z) - torch.special.log_ndtr(-z)
-        quantiles = means + torch.exp(log_scales) * logit
+        """F^-1(Phi(z)), which lies between the smallest and the largest of the components' quantiles."""
+        # mirrored where z > 0, so that F is below 1/2, where nothing is rounded away
+        side = torch.where(z > 0, -1.0, 1.0).to(z.dtype)
+        weights, means, scales = log_weights.exp(), side * means, log_scales.exp()
+        below, above = torch.special.log_ndtr(-z.abs()), torch.special.log_ndtr(z.abs())
+        wanted, quantiles = below.exp(), means + scales * (below - above)
         low, high = quantiles.amin(dim=1, keepdim=True), quantiles.amax(dim=1, keepdim=True)
-        parameters = [p.unsqueeze(-1) for p in (log_weights, means, log_scales)]
-        part = torch.linspace(0, 1, 65, dtype=z.dtype, device=z.device)
-        for _ in range(9):                                             # 6 bits each
+        part = torch.linspace(0, 1, 129, dtype=z.dtype, device=z.device)
+        columns = [p.unsqueeze(-1) for p in (weights, means, 1 / scales)]
+        for _ in range(4):                                             # 7 bits each
             grid = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * part
-            left = (self._noise(grid, *parameters) < z.unsqueeze(-1)).sum(dim=-1, keepdim=True).clamp(1, 64)
+            share = (columns[0] * torch.sigmoid((grid - columns[1]) * columns[2])).sum(dim=1, keepdim=True)
+            left = (share < wanted.unsqueeze(-1)).sum(dim=-1, keepdim=True).clamp(1, 128)
             low, high = grid.gather(-1, left - 1)[..., 0], grid.gather(-1, left)[..., 0]
-        return (low + high) / 2
+        x = (low + high) / 2
+        for _ in range(2):                                             # Newton's method doubles them
+            share = torch.sigmoid((x - means) / scales)
+            slope = (weights * share * (1 - share) / scales).sum(dim=1, keepdim=True)
+            x = x - ((weights * share).sum(dim=1, keepdim=True) - wanted) / slope
+        return side * x
 
     def parameters_of(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and log-scales, (batch, mixtures, time) each."""
