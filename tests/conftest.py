@@ -1,11 +1,13 @@
 """Shared by all tests: a fixed seed, two threads, and short real recordings."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from flowavenet import cli
 from flowavenet.audio import load_audio
 
 CLIPS = sorted((Path(__file__).parent / "data").glob("*.flac"))
@@ -53,3 +55,20 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     save_checkpoint(folder, shake(build("flowavenet", config, 80, 256), 0.03), MelSettings(), {"steps": 0})
     return folder
+
+
+@pytest.fixture
+def flowavenet(monkeypatch, capsys):
+    """Run the command line in this process: returns (exit code, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["flowavenet", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

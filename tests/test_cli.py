@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +11,12 @@ import torch
 from conftest import CLIPS, shake
 from test_models import VARIANTS
 
-from flowavenet import Vocoder, cli
+from flowavenet import Vocoder
 from flowavenet.audio import MelSettings
 from flowavenet.checkpoint import save_checkpoint
 from flowavenet.models import build
 
 DATA = Path(__file__).parent / "data"
-
-
-@pytest.fixture
-def flowavenet(monkeypatch, capsys):
-    """Run the command line in this process: returns (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["flowavenet", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def left(folder):

@@ -11,7 +11,7 @@ import torch
 import yaml
 from conftest import CLIPS, shake
 
-from flowavenet import Vocoder, cli
+from flowavenet import Vocoder
 from flowavenet.audio import MelSettings
 from flowavenet.checkpoint import save_checkpoint
 from flowavenet.models import build
@@ -179,20 +179,6 @@ def test_unknown_voices_are_answered_with_the_known_ones(vocoder, speaker, messa
 # The command line
 
 
-@pytest.fixture
-def flowavenet(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["flowavenet", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A checkpoint of three voices at 22,050 Hz."""
@@ -218,12 +204,12 @@ def test_verbs_want_a_speaker_by_name(flowavenet, folder, clip, tmp_path):
         assert flowavenet(*words, "--match", "0")[0] == 0
         made.append(soundfile.read(tmp_path / name / "clip.wav")[0])
     assert not (made[0] == made[1]).all()
-    said = [flowavenet("score", clip, "--checkpoint", folder, "--speaker", name)[1].out for name in ("anna", "ben", "ben")]
+    said = [flowavenet("score", clip, "--checkpoint", folder, "--speaker", name)[1] for name in ("anna", "ben", "ben")]
     assert said[0] != said[1] == said[2]
     for words in (["vocode", clip, "-o", tmp_path / "none"], ["score", clip], ["tune", clip]):
         for more, message in ([], "anna, ben, cleo"), (["--speaker", "dora"], "'dora' is not known"):
-            code, captured = flowavenet(*words, "--checkpoint", folder, *more)
-            assert code == 2 and message in captured.err and len(captured.err.splitlines()) == 1
+            code, _, complaint = flowavenet(*words, "--checkpoint", folder, *more)
+            assert code == 2 and message in complaint and len(complaint.splitlines()) == 1
     assert not (tmp_path / "none").exists()
 
 
