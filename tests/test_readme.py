@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "checkpoints" / "README.md", *sorted((ROOT / "recipes").glob("*/README.md"))]
 BLOCKS = [(page, *match) for page in PAGES for match in re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S)]
+TRAINING = ("fit", "distil")
 
 
 def commands(verb):
@@ -36,7 +37,7 @@ def test_command_is_one_the_program_has(page, words):
     verbs = get_command(app).commands
     assert words[1] in verbs, f"{page}: {' '.join(words)}"
     options = {name for parameter in verbs[words[1]].params for name in parameter.opts}
-    if words[1] == "fit":
+    if words[1] in TRAINING:
         recipe = ROOT / words[words.index("--config") + 1]
         assert recipe.is_file(), f"{page}: no recipe {recipe}"
     else:
@@ -56,12 +57,13 @@ def test_links_lead_somewhere():
             assert (page.parent / link).exists(), f"{page}: {link}"
 
 
-def test_fit_flags_of_the_pages_are_known(capsys):
-    """`fit --help` of Lightning's parser lists every flag that the pages use."""
-    code = "import sys; sys.argv = ['flowavenet', 'fit', '--help']; from flowavenet.cli import main; main()"
+@pytest.mark.parametrize("verb", TRAINING)
+def test_training_flags_of_the_pages_are_known(verb):
+    """`--help` of Lightning's parser lists every flag that the pages use."""
+    code = f"import sys; sys.argv = ['flowavenet', '{verb}', '--help']; from flowavenet.cli import main; main()"
     text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     for page, words in commands("flowavenet"):
-        if words[1] == "fit":
+        if words[1] == verb:
             for word in words:
                 flag = word.replace(".config.", ".config|").split("|")[0]
                 assert not word.startswith("--") or flag in text, f"{page}: {word}"
