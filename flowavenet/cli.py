@@ -74,29 +74,28 @@ def vocode(
     end(failed, len(files))
 
 
-@app.command(
-    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+# verbs whose words Lightning's own parser reads
+TRAINING = {"add_help_option": False, "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
+
+
+@app.command(**TRAINING)
 def fit(context: typer.Context) -> None:
     """Train on a corpus: fit --config recipes/speech_folder/small.yaml --data.corpus FOLDER; --help lists all settings."""
-    try:
-        from flowavenet.training.fit import fit as run
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"training needs {error.name}: pip install 'flowavenet[train]'") from None
-    run(context.args)
+    _train("fit", context.args)
 
 
-@app.command(
-    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+@app.command(**TRAINING)
 def distil(context: typer.Context) -> None:
     """Train a parallel student from a WaveNet: distil --config RECIPE --model.teacher FOLDER; --help lists all settings."""
+    _train("distil", context.args)
+
+
+def _train(verb: str, arguments: list[str]) -> None:
     try:
-        from flowavenet.training.distillation import DistillationTraining
-        from flowavenet.training.fit import fit as run
+        from flowavenet.training import fit
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"training needs {error.name}: pip install 'flowavenet[train]'") from None
-    run(context.args, DistillationTraining, "distil")
+    getattr(fit, verb)(arguments)
 
 
 @app.command()
@@ -248,8 +247,7 @@ def tune(
     """Choose a checkpoint's temperature by how recordings that it was not trained on come out."""
     from flowavenet.audio import load_audio
     from flowavenet.checkpoint import update_facts
-    from flowavenet.evaluation.metrics import METRICS
-    from flowavenet.evaluation.tuning import temperatures
+    from flowavenet.evaluation.tuning import table, temperatures
     from flowavenet.vocoder import DEFAULT, Vocoder, find_checkpoint
 
     files = _valid_files(inputs)
@@ -264,10 +262,7 @@ def tune(
             vocoder, waves, temperature, match, lambda done, total: bar.update(task, completed=done, total=total), voice
         )
     print(f"# means over {len(files)} recordings, {match} rounds of matching")
-    print("  ".join(["temperature", "rank", *METRICS]))
-    for row in rows:
-        cells = [f"{row['temperature']:11.2f}", f"{row['rank']:4.1f}"]
-        print("  ".join(cells + [f"{row[name]:{len(name)}.3f}" for name in METRICS]))
+    print(table(rows))
     best = min(rows, key=lambda row: row["rank"])["temperature"]
     print(f"best: temperature {best:g}")
     if write:

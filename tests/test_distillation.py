@@ -10,7 +10,7 @@ from flowavenet.checkpoint import save_checkpoint
 from flowavenet.losses import gaussian_kl
 from flowavenet.models import build
 from flowavenet.training.distillation import DistillationTraining
-from flowavenet.training.fit import fit
+from flowavenet.training.fit import distil
 
 NET = {"layers": 3, "width": 8, "gate_width": 8, "skip_width": 8, "front_size": 4, "mel_shift": 5.8, "mel_scale": 0.5}
 TEACHER = NET | {"stacks": 1, "gain": 10.0}
@@ -59,14 +59,14 @@ def test_a_sample_is_drawn_from_what_the_student_says(name):
 def test_run(name, head, teachers, corpus, tmp_path):
     """From the command line's words to a vocoder: the divergence falls, the teacher and its upsampler stay."""
     before = (teachers / head / "model.safetensors").read_bytes()
-    trainer = fit([
+    trainer = distil([
         *("--model.name", name, "--model.config", str(STUDENT), "--model.teacher", str(teachers / head)),
         *("--model.stft", "0", "--model.draws", "10", "--model.learning_rate", "0.003", "--data.corpus", str(corpus)),
         *("--data.segment_frames", "8", "--data.batch_size", "4", "--trainer.max_steps", "40", "--data.in_memory", "true"),
         *("--trainer.default_root_dir", str(tmp_path), "--trainer.enable_progress_bar", "false", "--showcase.clips", "0"),
         *("--trainer.limit_val_batches", "2", "--trainer.log_every_n_steps", "1", "--ema.decay", "0.9"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_model_summary", "false", "--data.workers", "0"),
-    ], DistillationTraining, "distil")
+    ])
     module = trainer.lightning_module
     start = DistillationTraining(str(teachers / head), name=name, config=STUDENT, stft=0.0, draws=10)
     first, last = (one.losses(batch(8), torch.Generator().manual_seed(0))["kl"] for one in (start, module))

@@ -30,29 +30,28 @@ def teaching(model, folder):
     from flowavenet.audio import mel_settings
     from flowavenet.checkpoint import save_checkpoint
     from flowavenet.models import build
-    from flowavenet.training.distillation import DistillationTraining
 
     head = "logistics" if model["name"] == "parallel_wavenet" else "gaussian"
     save_checkpoint(folder, build("wavenet", {"head": head, "layers": 2, "width": 8}, 80, 256), mel_settings(model["mel"]))
-    return ["--model.teacher", str(folder), "--model.draws", "2"], (DistillationTraining, "distil")
+    return ["--model.teacher", str(folder), "--model.draws", "2"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
 def test_recipe_takes_a_step(recipe, voices, tmp_path):
-    from flowavenet.training.fit import fit
+    from flowavenet.training.fit import distil, fit
 
     model = yaml.safe_load(recipe.read_text())["model"]
-    own, verb = ["--model.compile", "false", "--model.init_crops", "2"], ()
+    own, train, loss = ["--model.compile", "false", "--model.init_crops", "2"], fit, "nats_per_sample"
     if "teacher" in model:
-        own, verb = teaching(model, tmp_path / "teacher")
-    trainer = fit([
+        own, train, loss = teaching(model, tmp_path / "teacher"), distil, "kl"
+    trainer = train([
         *("--config", str(recipe), "--data.corpus", str(voices), "--trainer.default_root_dir", str(tmp_path)),
         *("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_model_summary", "false", "--trainer.max_time", "null"),
         *("--data.segment_frames", "4", "--data.batch_size", "2", "--data.workers", "0", *own),
-    ], *verb)
+    ])
     assert trainer.global_step == 1
-    assert trainer.callback_metrics["train/kl" if verb else "train/nats_per_sample"].isfinite()
+    assert trainer.callback_metrics[f"train/{loss}"].isfinite()
     assert all(weight.isfinite().all() for weight in trainer.lightning_module.parameters())
 
 

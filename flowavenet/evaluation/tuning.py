@@ -55,3 +55,12 @@ def temperatures(
 
 def _mean(values: Any) -> float:
     return float(torch.tensor(list(values), dtype=torch.float64).nanmean())
+
+
+def table(rows: Sequence[Row]) -> str:
+    """What :func:`temperatures` gives, a line each."""
+    lines = ["  ".join(["temperature", "rank", *METRICS])]
+    for row in rows:
+        cells = [f"{row['temperature']:11.2f}", f"{row['rank']:4.1f}"]
+        lines.append("  ".join(cells + [f"{row[name]:{len(name)}.3f}" for name in METRICS]))
+    return "\n".join(lines)

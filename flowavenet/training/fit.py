@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from flowavenet.training.base import VocoderTraining
 from flowavenet.training.callbacks import MovingAverage, SaveAtEnd, SaveVocoder, Showcase, Throughput
 from flowavenet.training.data import SpeechData
+from flowavenet.training.distillation import DistillationTraining
 from flowavenet.training.likelihood import LikelihoodTraining
 
 
@@ -69,8 +70,17 @@ class FitCLI(LightningCLI):
         return trainer
 
 
-def fit(arguments: list[str], training: type[VocoderTraining] = LikelihoodTraining, verb: str = "fit") -> pl.Trainer:
-    """Train as ``arguments`` say, the words after ``flowavenet fit`` or another verb; the trainer is returned, finished."""
+def fit(arguments: list[str]) -> pl.Trainer:
+    """Train by likelihood as ``arguments`` say, the words after ``flowavenet fit``; the trainer is returned, finished."""
+    return _run("fit", LikelihoodTraining, arguments)
+
+
+def distil(arguments: list[str]) -> pl.Trainer:
+    """Train a student as ``arguments`` say, the words after ``flowavenet distil``; the trainer is returned, finished."""
+    return _run("distil", DistillationTraining, arguments)
+
+
+def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")  # these are from the command line
     parser = {"exit_on_error": False}
     try:

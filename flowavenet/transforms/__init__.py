@@ -4,8 +4,10 @@ from flowavenet.transforms.actnorm import ActNorm
 from flowavenet.transforms.autoregressive import Autoregressive, Generation
 from flowavenet.transforms.base import Chain, Inverse, Reach, Scaled, Transform
 from flowavenet.transforms.coupling import AdditiveCoupling, AffineCoupling, ConditionalScale
-from flowavenet.transforms.heads import Affine, Gaussian, Head, LogisticMixture, LogisticNoise, MuLaw
+from flowavenet.transforms.heads import Affine, Gaussian, Head, LogisticNoise
+from flowavenet.transforms.logistics import LogisticMixture
 from flowavenet.transforms.mixing import Mixing
+from flowavenet.transforms.mulaw import MuLaw
 from flowavenet.transforms.reversible import in_constant_memory
 from flowavenet.transforms.rows import Reversed, RowAutoregressive
 from flowavenet.transforms.views import Folded, Interleaved, Kept, Lapped, Swapped, fold, pool, unfold

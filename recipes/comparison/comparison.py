@@ -28,8 +28,7 @@ from flowavenet.losses import bits_per_sample, dequantise
 from flowavenet.models import WaveNet, build
 from flowavenet.models.cost import forward_flops
 from flowavenet.training.corpus import read_corpus
-from flowavenet.training.distillation import DistillationTraining
-from flowavenet.training.fit import fit
+from flowavenet.training.fit import distil, fit
 
 HERE = Path(__file__).parent
 TEMPERATURE, SEED, MATCH = 0.8, 0, 12
@@ -55,7 +54,7 @@ def train(system: dict[str, Any], corpus: str, out: Path, run: Path, minutes: fl
     ]
     if "teacher" in system:
         teacher = run_of(out, system["teacher"]) / "vocoder"
-        fit([*arguments, "--model.teacher", str(teacher)], DistillationTraining, "distil")
+        distil([*arguments, "--model.teacher", str(teacher)])
     else:
         fit(arguments)
 
