@@ -107,12 +107,14 @@ class DistillationTraining(VocoderTraining):
             _, others = self._expect(drawn.wave, mismatched(mel), speaker)
             apart = self._divergence(drawn.mean, drawn.log_scale, others, generator)
             found["contrast"] = contrastive(torch.zeros_like(apart), apart, 1.0)
+        # as loud as the teacher hears it: the weights of squared differences depend on that
+        made, recorded = self.teacher.config.gain * drawn.wave, self.teacher.config.gain * wave
         if hparams.stft:
-            found["stft"] = stft_loss(drawn.wave, wave)
+            found["stft"] = stft_loss(made, recorded)
         if hparams.log_stft:
-            found["log_stft"] = log_stft_loss(drawn.wave, wave)
+            found["log_stft"] = log_stft_loss(made, recorded)
         if hparams.power:
-            found["power"] = power_loss(drawn.wave, wave)
+            found["power"] = power_loss(made, recorded)
         if hparams.style:
             found["style"] = style_loss(features, self._expect(wave, mel, speaker)[0])
         return {name: value.mean() for name, value in found.items()}
