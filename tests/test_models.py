@@ -198,7 +198,6 @@ class TestErrors:
 
     @pytest.mark.parametrize("name, bad, message", [
         ("wavenet", {"head": "cauchy"}, "known are gaussian"), ("wavenet", {"head": "mulaw", "gain": 2.0}, "gain is 2.0"),
-        ("gaussian_iaf", {"noise": "uniform"}, "known are gaussian, logistic"),
     ])
     def test_settings_of_autoregression(self, name, bad, message):
         with pytest.raises(ValueError, match=message):

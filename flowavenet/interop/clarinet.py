@@ -7,7 +7,8 @@ import re
 import torch
 
 from flowavenet.interop.flowavenet import State, upsampler_state, upsampling_hop, wavenet_state
-from flowavenet.models.clarinet import GaussianIAF, IAFConfig
+from flowavenet.models.clarinet import GaussianIAF
+from flowavenet.models.iaf import IAFConfig
 from flowavenet.models.wavenet import WaveNet, WaveNetConfig
 
 LAYERS = 10

@@ -6,8 +6,9 @@
 """
 
 from flowavenet.models.base import FlowConfig, FlowVocoder
-from flowavenet.models.clarinet import GaussianIAF, IAFConfig
+from flowavenet.models.clarinet import GaussianIAF
 from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
+from flowavenet.models.iaf import IAF, IAFConfig
 from flowavenet.models.lapflow import Lapflow, LapflowConfig
 from flowavenet.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from flowavenet.models.waveflow import WaveFlow, WaveFlowConfig
@@ -42,6 +43,6 @@ def build(name: str, config: dict, n_mels: int, hop_length: int) -> FlowVocoder:
 
 __all__ = [
     "MODELS", "SQUEEZEWAVE_128_256", "FloWaveNet", "FloWaveNetConfig", "FlowConfig", "FlowVocoder", "GaussianIAF",
-    "IAFConfig", "Lapflow", "LapflowConfig", "ParallelWaveNet", "ParallelWaveNetConfig", "WaveFlow", "WaveFlowConfig",
+    "IAF", "IAFConfig", "Lapflow", "LapflowConfig", "ParallelWaveNet", "ParallelWaveNetConfig", "WaveFlow", "WaveFlowConfig",
     "WaveGlow", "WaveGlowConfig", "WaveNet", "WaveNetConfig", "build",
 ]

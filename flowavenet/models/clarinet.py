@@ -1,129 +1,16 @@
-"""ClariNet's student: a WaveNet used backwards, so that it samples all samples at once.
+"""ClariNet's student: an inverse autoregressive flow on Gaussian noise.
 
-An autoregressive flow is parallel in one direction only. Trained by likelihood it must be parallel from audio to noise, and
-is then slow to sample; used the other way round, it samples at once, but the noise behind a recording, and with it the
-likelihood, comes sample by sample. So it is not trained by likelihood: it learns from a teacher, a WaveNet that says of
-each sample that the student makes what it would have expected there (``flowavenet distil``).
+Given the noise before it, each sample is then Gaussian, and how far that is from what a Gaussian WaveNet expects there has a
+closed form.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import NamedTuple
-
-from torch import Tensor
-
-from flowavenet.models.base import FlowConfig, FlowVocoder
-from flowavenet.nets import MelUpsampler, WaveNet
-from flowavenet.transforms import Affine, Autoregressive, Chain, Inverse, LogisticNoise, Scaled, Transform
+from flowavenet.models.iaf import IAF
 
 
-@dataclass(frozen=True)
-class IAFConfig(FlowConfig):
-    """Sizes of an inverse autoregressive flow; the defaults are ClariNet's."""
-
-    noise: str = "gaussian"
-    """Distribution of the noise, and so of each sample given the noise before it: gaussian or logistic."""
-    stacks: tuple[int, ...] = (1, 1, 1, 1, 1, 1)
-    """Stacks of gated layers in the net of each flow, from noise to audio; as many flows as there are numbers."""
-    layers: int = 10
-    """Gated layers of a stack; layer i has dilation 2^i."""
-    width: int = 64
-    """Channels between layers."""
-    gate_width: int = 128
-    """Channels of each half of a gate."""
-    skip_width: int = 64
-    """Channels of what all layers add up."""
-    kernel_size: int = 3
-    """Taps of the dilated convolutions."""
-    front_size: int = 32
-    """Taps of the first convolution."""
-    gain: float = 1.0
-    """The waveform is taken so many times as loud: nets learn best from numbers around one. 1 suits recordings that are
-    normalised to full scale, 10 speech as it is recorded."""
-    mel_shift: float = 0.0
-    """Added to the mel, and"""
-    mel_scale: float = 1.0
-    """then multiplied: brings the mels of a convention near mean 0 and standard deviation 1."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        object.__setattr__(self, "stacks", tuple(self.stacks))         # lists come from YAML
-        if self.noise not in ("gaussian", "logistic"):
-            raise ValueError(f"noise is {self.noise!r}, known are gaussian, logistic")
-
-
-class Drawn(NamedTuple):
-    """A waveform and the distribution that each of its samples was drawn from, given the noise before it."""
-
-    wave: Tensor
-    mean: Tensor
-    log_scale: Tensor
-
-
-class GaussianIAF(FlowVocoder):
-    """Noise made a waveform by a few inverse autoregressive flows: each scales and shifts every sample by amounts that a
-    WaveNet reads off the samples before it, of what the flow before made.
-
-    x_t = z_t * exp(log_scale(z_<t, cond)) + shift(z_<t, cond), several times over
-
-    Decoding takes one pass of each net, encoding one step per sample.
-
-    Args:
-        config: see :class:`IAFConfig`.
-        n_mels: mel bands.
-        hop_length: samples per mel frame, any.
+class GaussianIAF(IAF):
+    """Gaussian noise made a waveform by six inverse autoregressive flows.
 
     Ping, Peng, Chen, "ClariNet: parallel wave generation in end-to-end text-to-speech", 2018, arXiv:1807.07281.
     """
-
-    Config = IAFConfig
-    sequential = "encode"
-    flow: Scaled
-
-    def __init__(self, config: IAFConfig | None = None, n_mels: int = 80, hop_length: int = 256):
-        super().__init__(config or self.Config(), n_mels, hop_length)
-        config = self.config
-        self.upsampler = MelUpsampler(hop_length)
-        # in the order of a chain: from audio to noise
-        steps: list[Transform] = [self._step(stacks) for stacks in reversed(config.stacks)]
-        if config.noise == "logistic":
-            steps.append(LogisticNoise())
-        self.flow = Scaled(config.gain, Chain(*steps))
-
-    def _step(self, stacks: int) -> Inverse:
-        config = self.config
-        net = WaveNet(
-            1, Affine.amounts, self.n_mels + config.speaker_width, layers=config.layers, stacks=stacks, width=config.width,
-            gate_width=config.gate_width, skip_width=config.skip_width, kernel_size=config.kernel_size,
-            front_size=config.front_size, causal=True,
-        )
-        return Inverse(Autoregressive(net, Affine()))
-
-    @property
-    def group(self) -> int:
-        return 1
-
-    def condition(self, mel: Tensor) -> Tensor:
-        return self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
-
-    def cond_reach(self) -> tuple[int, int]:
-        return self.upsampler.reach(), self.upsampler.reach()
-
-    def draw(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Drawn:
-        """:meth:`decode`, and what each sample was drawn from: mean and log-scale (batch, samples) of a Gaussian or, of
-        logistic noise, of a logistic distribution.
-
-        wave = z * exp(log_scale) + mean, with z the noise, and neither of them depends on z_t
-        """
-        cond, x = self._cond(mel, noise, speaker), noise.unsqueeze(1)
-        steps = list(reversed(self.flow.inner.transforms))
-        if isinstance(steps[0], LogisticNoise):
-            x, _ = steps.pop(0).inverse(x)
-        mean = log_scale = x.new_zeros(())
-        for step in steps:
-            shift, scale = step.transform.head.parameters_of(step.transform.amounts(x, cond))
-            x, mean, log_scale = x * scale.exp() + shift, mean * scale.exp() + shift, log_scale + scale
-        gain = self.config.gain
-        return Drawn(x.squeeze(1) / gain, mean.squeeze(1) / gain, log_scale.squeeze(1) - math.log(gain))

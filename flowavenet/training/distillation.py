@@ -21,7 +21,7 @@ from flowavenet.losses import (
     stft_loss,
     style_loss,
 )
-from flowavenet.models import GaussianIAF, WaveNet
+from flowavenet.models import IAF, WaveNet
 from flowavenet.training.base import VocoderTraining
 from flowavenet.transforms import Gaussian, LogisticMixture
 
@@ -71,10 +71,9 @@ class DistillationTraining(VocoderTraining):
     ):
         super().__init__(**kwargs)
         model, mel, _ = load_checkpoint(teacher)
-        gaussian = isinstance(self.model, GaussianIAF) and self.model.config.noise == "gaussian"
-        heads = (Gaussian,) if gaussian else (Gaussian, LogisticMixture)
-        if not isinstance(self.model, GaussianIAF):
+        if not isinstance(self.model, IAF):
             raise ValueError(f"model is a {type(self.model).__name__}; students are gaussian_iaf and parallel_wavenet")
+        heads = (Gaussian, LogisticMixture) if self.model.logistic else (Gaussian,)
         if not isinstance(model, WaveNet) or not isinstance(model.head, heads):
             have = f"{type(model).__name__}, head {getattr(model.config, 'head', 'none')}"
             wanted = " or ".join(head.__name__ for head in heads)
@@ -149,7 +148,7 @@ class DistillationTraining(VocoderTraining):
     def _divergence(self, mean: Tensor, log_scale: Tensor, amounts: Tensor, generator: torch.Generator) -> Tensor:
         head, hparams, gain = self.teacher.head, self.hparams, self.teacher.config.gain
         mean, log_scale, parameters = gain * mean, log_scale + math.log(gain), head.parameters_of(amounts)
-        if self.model.config.noise == "gaussian":
+        if not self.model.logistic:
             shift, scale = (one.squeeze(1) for one in parameters)
             return gaussian_kl(mean, log_scale, shift, scale, hparams.least_log_scale, hparams.regularisation)
         if isinstance(head, Gaussian):
