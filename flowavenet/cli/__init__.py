@@ -1,0 +1,34 @@
+"""The command line: one function per verb. Imports happen inside the verbs, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from flowavenet.batch import one_line
+from flowavenet.cli import judging, sharing, synthesis, training
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Exact-likelihood flow vocoders: mel spectrogram in, waveform out, in one parallel pass; and back.",
+)
+for verb in (synthesis.vocode, synthesis.tune, training.prepare):
+    app.command()(verb)
+for verb in (training.fit, training.distil):                           # whose words Lightning's own parser reads
+    app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(verb)
+for verb in (judging.score, judging.evaluate, judging.benchmark, sharing.export):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Entry point: errors that a user can cure are one line and exit code 2."""
+    # Threads of torch that wait for each other go on turning for milliseconds by default: on a machine whose cores are busy
+    # with something else as well, that makes synthesis a hundred times slower instead of ten.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    try:
+        app()
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,98 @@
+"""Verbs that judge: how likely recordings are, how audio compares with them, what making it costs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowavenet.batch import end, find_files, for_each, progress_bar
+from flowavenet.cli.options import Checkpoint, Device, Speaker
+
+
+def score(
+    inputs: Annotated[list[Path], typer.Argument(help="Audio files or folders.")],
+    checkpoint: Checkpoint = "",
+    dequantisation: Annotated[float, typer.Option(help="Width of the uniform noise added to samples; 0: none.")] = 2**-15,
+    seed: Annotated[int, typer.Option(help="Of that noise.")] = 0,
+    speaker: Speaker = None,
+    device: Device = "cpu",
+) -> None:
+    """Log-likelihood of recordings given their own mels, in nats and bits per sample."""
+    import torch
+
+    from flowavenet.audio import load_audio
+    from flowavenet.losses import bits_per_sample, dequantise
+    from flowavenet.vocoder import Vocoder
+
+    if dequantisation < 0:
+        raise ValueError(f"--dequantisation is {dequantisation}; the width of a noise is at least 0")
+    files = find_files(inputs)
+    vocoder = Vocoder.from_pretrained(checkpoint or None, device)
+    voice = vocoder.voice(speaker)
+    level = "as recorded" if vocoder.settings.peak is None else f"peak {vocoder.settings.peak}"
+    print(f"# {vocoder.sample_rate} Hz, level {level}, uniform dequantisation of width {dequantisation:.6g}")
+    print("nats/sample  bits/sample  seconds  file")
+
+    def one(file: Path) -> None:
+        wave = vocoder.normalise(load_audio(file, vocoder.sample_rate))
+        noise = torch.Generator().manual_seed(seed)
+        nats = vocoder.log_prob(dequantise(wave, dequantisation, noise), vocoder.mel(wave), voice).item() / wave.shape[1]
+        bits = f"{bits_per_sample(nats, dequantisation):11.4f}" if dequantisation else f"{'-':>11}"
+        print(f"{nats:11.4f}  {bits}  {wave.shape[1] / vocoder.sample_rate:7.2f}  {file}", flush=True)
+
+    end(for_each(files, one), len(files))
+
+
+def evaluate(
+    reference: Annotated[Path, typer.Argument(help="Folder of recordings.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of vocoded audio with the same file names.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write all figures to this JSON file.")] = None,
+) -> None:
+    """Compare vocoded folders with recordings: PESQ, STOI, spectral and mel distances; medians per folder."""
+    import json
+
+    from flowavenet.audio import write_atomically
+    from flowavenet.evaluation.folders import evaluate_folders, summary, table
+
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=None)
+        rows = evaluate_folders(
+            reference, folders, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    medians = summary(rows)
+    print(table(medians))
+    if out:
+        with write_atomically(out) as temporary:
+            temporary.write_text(json.dumps({"summary": medians, "files": rows}, indent=2, default=str) + "\n")
+
+
+def benchmark(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Checkpoints; models by name and recipes (YAML), with random weights. [default: shipped]"),
+    ] = None,
+    device: Annotated[list[str], typer.Option(help="cpu, cuda, cuda:1, mps ... May be several.")] = ("cpu",),
+    precision: Annotated[list[str], typer.Option(help="float32 or bfloat16. May be several.")] = ("float32",),
+    seconds: Annotated[list[float], typer.Option(help="Of audio to make; more than one with the first batch.")] = (5.0,),
+    batch: Annotated[list[int], typer.Option(help="Items at once; more than one with the first length.")] = (1,),
+    stream: Annotated[list[int], typer.Option(help="Frames per chunk of a stream. May be several.")] = (32,),
+    train: Annotated[list[int] | None, typer.Option(help="Batch size of a training step. May be several. [none]")] = None,
+    match: Annotated[int | None, typer.Option(min=0, help="Rounds of mel matching. [default: the checkpoint's]")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs, fewer if they are long; the median counts.")] = 5,
+    limit: Annotated[float, typer.Option(help="Seconds of work for one figure; what would take longer is left out.")] = 60.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    page: Annotated[Path | None, typer.Option("--report", help="Also write a page (.md); .json and .png beside it.")] = None,
+) -> None:
+    """Measure speed, latency, memory and share of what the machine can do; each case in a process of its own."""
+    from flowavenet.benchmark import Report, machine, survey
+    from flowavenet.vocoder import DEFAULT
+
+    report = Report(machine(), "flowavenet " + shlex.join(sys.argv[1:]), page, json_file)
+    print(report.head())
+    for record in survey(names or [DEFAULT], device, precision, seconds, batch, stream, train or [], match, repeats, limit):
+        print("\n".join(report.add(record)), flush=True)
+    report.write()

@@ -1,0 +1,50 @@
+"""Verbs that train: prepare a corpus, fit a model to it, distil a student from that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowavenet.batch import end, once, progress_bar
+
+
+def prepare(
+    corpus: Annotated[Path, typer.Argument(help="A folder of audio in any layout, LJSpeech, VCTK, or a manifest CSV.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the checked FLAC files and manifest.csv.")],
+    sample_rate: Annotated[int, typer.Option(help="Of the result, Hz.")] = 22050,
+    min_seconds: Annotated[float, typer.Option(help="Shorter clips are left out.")] = 0.1,
+    valid_fraction: Annotated[float, typer.Option(help="Part for validation, where the corpus does not say.")] = 0.02,
+) -> None:
+    """Check a corpus, file by file, and bring it to one format; run again, it goes on where it stopped."""
+    from flowavenet.training.corpus import prepare_corpus
+
+    with progress_bar() as bar:
+        task = bar.add_task("preparing", total=None)
+        report = prepare_corpus(
+            corpus, out, sample_rate, min_seconds=min_seconds, valid_fraction=valid_fraction,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for path, reason in report.doubtful:
+        print(f"kept, but look at it: {once(path, reason)}")
+    print(f"{report.kept} clips, {report.seconds / 3600:.2f} h at {sample_rate} Hz -> {out}/manifest.csv")
+    end([once(path, reason) for path, reason in report.skipped], report.kept + len(report.skipped))
+
+
+def fit(context: typer.Context) -> None:
+    """Train on a corpus: fit --config recipes/speech_folder/small.yaml --data.corpus FOLDER; --help lists all settings."""
+    _train("fit", context.args)
+
+
+def distil(context: typer.Context) -> None:
+    """Train a parallel student from a WaveNet: distil --config RECIPE --model.teacher FOLDER; --help lists all settings."""
+    _train("distil", context.args)
+
+
+def _train(verb: str, arguments: list[str]) -> None:
+    try:
+        from flowavenet.training import fit
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"training needs {error.name}: pip install 'flowavenet[train]'") from None
+    getattr(fit, verb)(arguments)
