@@ -75,11 +75,16 @@ class MelMatching(nn.Module):
         settings, bank = self.spectrogram.settings, self.spectrogram.filter_bank
         hop, n_fft, window = self.stride * settings.hop_length, settings.n_fft, self._window()
         padded = self.spectrogram.pad(wave)
-        spectrum = torch.fft.rfft(padded[:, begin:].unfold(1, n_fft, hop)[:, : target.shape[1]] * window)
-        energies = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        spectrum = heard = torch.fft.rfft(padded[:, begin:].unfold(1, n_fft, hop)[:, : target.shape[1]] * window)
+        if settings.preemphasis:                                       # the mel hears the wave brighter than it is
+            emphasised = self.spectrogram.emphasise(padded)[:, begin:]
+            heard = torch.fft.rfft(emphasised.unfold(1, n_fft, hop)[:, : target.shape[1]] * window)
+        energies = heard.real.square().addcmul_(heard.imag, heard.imag)
         if settings.power != 2:
+            if settings.eps > 1e-12:                                   # less is lost in rounding
+                energies.add_(settings.eps)
             energies = energies.sqrt_() if settings.power == 1 else energies.pow_(settings.power / 2)
-        ratio = target / (energies @ bank.T).clamp_(min=settings.floor)
+        ratio = target / (energies @ bank.T).clamp_(*self.spectrogram.bounds())
         if settings.power != 1:
             ratio = ratio ** (1 / settings.power)
         excess = ratio.clamp_(1 / self.max_gain, self.max_gain).sub_(1)

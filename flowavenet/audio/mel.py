@@ -5,14 +5,15 @@ One module covers the published conventions (conventions.py); they differ only i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from flowavenet.audio.filterbank import mel_filter_bank
+from flowavenet.audio.settings import MelSettings
 
 LOGS: dict[str, Callable[[Tensor], Tensor]] = {
     "ln": torch.log,
@@ -24,103 +25,15 @@ EXPS: dict[str, Callable[[Tensor], Tensor]] = {
     "log10": lambda x: 10.0**x,
     "db": lambda x: 10.0 ** (x / 20.0),
 }
-# Added to the squared magnitude before the root, so that the gradient at digital silence is 0 and not NaN.
-# Small enough that a magnitude just above the usual floors is still right to 1e-6.
-TINY = 1e-14
-
-
-@dataclass(frozen=True)
-class MelSettings:
-    """All that must agree between the mel a vocoder was trained on and the mel it is given.
-
-    mel = clip((log(max(filter_bank @ magnitude ** power, floor)) + offset) * scale)
-
-    The defaults are HiFi-GAN's. All values are plain, so `dataclasses.asdict` writes them to YAML and
-    `MelSettings(**values)` reads them back.
-
-    >>> MelSettings().frames(22050)
-    87
-    """
-
-    sample_rate: int = 22050
-    """Hz."""
-    n_fft: int = 1024
-    """Length of the Fourier transform, samples."""
-    win_length: int = 1024
-    """Length of the Hann window, samples, at most n_fft."""
-    hop_length: int = 256
-    """Samples from one frame to the next."""
-    n_mels: int = 80
-    """Bands."""
-    f_min: float = 0.0
-    """Lower edge of the lowest band, Hz."""
-    f_max: float = 8000.0
-    """Upper edge of the highest band, Hz."""
-    power: float = 1.0
-    """Exponent of the magnitude: 1 magnitude, 2 power."""
-    log: Literal["ln", "log10", "db"] = "ln"
-    """Logarithm: natural, to base 10, or decibels (20 log10)."""
-    floor: float = 1e-5
-    """Smallest value that reaches the logarithm."""
-    offset: float = 0.0
-    """Added after the logarithm."""
-    scale: float = 1.0
-    """Multiplied after the offset."""
-    clip: tuple[float, float] | None = None
-    """Range of the final value."""
-    pad_mode: Literal["reflect", "constant"] = "reflect"
-    """What the first and the last frames see beyond the ends: the signal mirrored, or zeros."""
-    peak: float | None = None
-    """Level that `MelSpectrogram.normalise` brings each utterance to; None: as recorded."""
-
-    def __post_init__(self) -> None:
-        # YAML readers hand over lists for tuples, and 1e-5 (without a dot) as text.
-        for name in ("f_min", "f_max", "power", "floor", "offset", "scale"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if self.clip is not None:
-            low, high = self.clip
-            object.__setattr__(self, "clip", (float(low), float(high)))
-        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
-            value = getattr(self, name)
-            _check(isinstance(value, int) and value > 0, f"{name} is {value!r}, must be a whole number > 0")
-        for name in ("power", "floor"):
-            _check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, must be above 0")
-        rate, win = self.sample_rate, self.win_length
-        _check(win <= self.n_fft, f"win_length {win} is longer than n_fft {self.n_fft}; raise n_fft")
-        _check(self.hop_length <= win, f"hop_length {self.hop_length} skips samples between windows of {win}")
-        _check(
-            0 <= self.f_min < self.f_max <= rate / 2,
-            f"bands from f_min {self.f_min:g} to f_max {self.f_max:g} Hz do not fit 0 to {rate / 2:g} Hz, "
-            f"half of sample_rate {rate}",
-        )
-        _check(self.log in LOGS, f"log is {self.log!r}, must be one of {', '.join(LOGS)}")
-        _check(math.isfinite(self.offset), f"offset is {self.offset}, must be finite")
-        _check(0 < abs(self.scale) < math.inf, f"scale is {self.scale}, must be finite and not 0")
-        _check(self.clip is None or self.clip[0] < self.clip[1], f"clip {self.clip} must have low < high")
-        _check(
-            self.pad_mode in ("reflect", "constant"),
-            f"pad_mode is {self.pad_mode!r}, must be reflect or constant",
-        )
-        _check(self.peak is None or 0 < self.peak <= 1, f"peak is {self.peak}, must be in (0, 1], or None")
-
-    @property
-    def context(self) -> tuple[int, int]:
-        """Samples beyond the two ends of a recording that its end frames look at: before and after."""
-        extra = self.n_fft - self.hop_length
-        return extra // 2, extra - extra // 2
-
-    def frames(self, samples: int) -> int:
-        """The number of mel frames for this many samples: samples / hop_length, rounded up."""
-        return -(-samples // self.hop_length)
 
 
 class MelSpectrogram(nn.Module):
     """Turn a waveform into its mel spectrogram: one column of n_mels values per hop.
 
-    Frame t looks at n_fft samples centred on the middle of hop t. To this end the wave is filled up with
-    zeros at its end to whole hops, and then gets (n_fft - hop_length) / 2 samples at either side, mirrored or
-    zero. `forward(wave)` is `from_padded(pad(wave))`; training crops between the two, so that a crop's mel is
-    a crop of the mel.
+    Frame t looks at n_fft samples centred on the middle of hop t, or on its first sample (`frame_centre`). To this
+    end the wave is filled up with zeros at its end to whole hops, and then gets n_fft - hop_length samples more
+    (`MelSettings.context`), mirrored or zero. `forward(wave)` is `from_padded(pad(wave))`; training crops between
+    the two, so that a crop's mel is a crop of the mel. Pre-emphasis comes after that, and so covers what was added.
 
     Shape:
         wave (batch, samples), floats in [-1, 1] -> mel (batch, n_mels, frames),
@@ -166,7 +79,7 @@ class MelSpectrogram(nn.Module):
             raise ValueError(f"{length} samples are fewer than n_fft {settings.n_fft}; call pad first")
         with torch.autocast(padded.device.type, enabled=False):
             spectrum = torch.stft(
-                padded.to(self.window.dtype),
+                self.emphasise(padded.to(self.window.dtype)),
                 settings.n_fft,
                 settings.hop_length,
                 settings.win_length,
@@ -175,16 +88,48 @@ class MelSpectrogram(nn.Module):
                 return_complex=True,
             )  # (batch, n_fft / 2 + 1, frames)
             squared = spectrum.real.square() + spectrum.imag.square()
-            bands = squared if settings.power == 2 else (squared + TINY) ** (settings.power / 2)
-            mel = LOGS[settings.log]((self.filter_bank @ bands).clamp(min=settings.floor))
-            mel = (mel + settings.offset) * settings.scale
-            return mel if settings.clip is None else mel.clamp(*settings.clip)
+            bands = squared if settings.power == 2 else (squared + settings.eps) ** (settings.power / 2)
+            return self.from_energies(self.filter_bank @ bands)
+
+    def emphasise(self, padded: Tensor) -> Tensor:
+        """Pre-emphasis: x[n] - preemphasis * x[n - 1]. The first sample has none before it, but no window hears it."""
+        factor = self.settings.preemphasis
+        if factor == 0:
+            return padded
+        return torch.cat([padded[:, :1], padded[:, 1:] - factor * padded[:, :-1]], dim=1)
+
+    def from_energies(self, energies: Tensor) -> Tensor:
+        """The mel, (batch, n_mels, frames), of what each band gathered, ``filter_bank @ magnitude ** power``."""
+        settings = self.settings
+        mel = LOGS[settings.log](energies.clamp(min=settings.floor))
+        mel = (mel + _column(settings.offset, mel)) * _column(settings.scale, mel)
+        return mel if settings.clip is None else mel.clamp(*settings.clip)
 
     def energies(self, mel: Tensor) -> Tensor:
-        """Undo the logarithm: what each band gathered, ``filter_bank @ magnitude ** power``, at least `floor`."""
+        """Undo :meth:`from_energies`: what each band gathered, at least `floor`. Exact for all that was not clipped."""
         settings = self.settings
         mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
-        return EXPS[settings.log](mel / settings.scale - settings.offset).clamp(min=settings.floor)
+        level = mel / _column(settings.scale, mel) - _column(settings.offset, mel)
+        return EXPS[settings.log](level).clamp(min=settings.floor)
+
+    def bounds(self) -> tuple[float | Tensor, float | Tensor]:
+        """The energies between which a mel tells them apart: floor and infinity; or `clip` as energies, (n_mels,) each."""
+        settings = self.settings
+        if settings.clip is None:
+            return settings.floor, float("inf")
+        ends = self.energies(self.window.new_tensor(settings.clip).expand(settings.n_mels, 2))
+        return ends.amin(dim=1), ends.amax(dim=1)
+
+    def range(self) -> tuple[float, float]:
+        """The value of digital silence, and one that no wave in [-1, 1] exceeds.
+
+        Speech, even loud, stays well below the second, which lets all of a window fall into each bin of a band.
+        """
+        settings = self.settings
+        loudest = self.window.double().sum() * (1 + settings.preemphasis)
+        bands = self.filter_bank.double().sum(dim=1) * (loudest.square() + settings.eps) ** (settings.power / 2)
+        ends = self.from_energies(torch.stack([torch.zeros_like(bands), bands], dim=1))
+        return ends.min().item(), ends.max().item()
 
     def normalise(self, wave: Tensor, peak: Tensor | None = None) -> Tensor:
         """Scale each row of wave (batch, samples) to the convention's peak, if it has one; silence stays.
@@ -214,45 +159,19 @@ class MelSpectrogram(nn.Module):
         return repr(self.settings)
 
 
-def mel_filter_bank(settings: MelSettings) -> Tensor:
-    """Triangles that gather the bins of a Fourier transform into bands as wide as the ear's.
-
-    Band m rises from edge m to edge m + 1, falls to edge m + 2, and has unit area over Hz. The edges are
-    evenly spaced on Slaney's mel scale: linear up to 1000 Hz, 15 mel; then 27 mel for each factor of 6.4.
-
-    Returns:
-        (n_mels, n_fft / 2 + 1), float32, equal to `librosa.filters.mel`.
-
-    Slaney, "Auditory Toolbox", version 2, 1998, Interval Research Corporation 1998-010.
-    """
-
-    def hz_to_mel(hz: float) -> float:
-        return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
-
-    mels = torch.linspace(
-        hz_to_mel(settings.f_min), hz_to_mel(settings.f_max), settings.n_mels + 2, dtype=torch.float64
-    )
-    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))[:, None]  # Hz
-    bins = torch.arange(settings.n_fft // 2 + 1, dtype=torch.float64)  # of the Fourier transform
-    bins = bins * settings.sample_rate / settings.n_fft  # Hz
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
-    return (torch.minimum(rising, falling).clamp(min=0) * 2 / (high - low)).float()
-
-
 def _hann(length: int) -> Tensor:
     return torch.hann_window(length, dtype=torch.float64)
+
+
+def _column(values: float | tuple[float, ...], like: Tensor) -> float | Tensor:
+    """One number as it is; one per band as a column (n_mels, 1)."""
+    return values if isinstance(values, float) else like.new_tensor(values)[:, None]
 
 
 def _mirrored(index: Tensor, length: int) -> Tensor:
     """Fold any index back into 0 ... length - 1 as between two mirrors that stand on the end samples."""
     period = max(2 * (length - 1), 1)
     return torch.minimum(index % period, period - index % period)
-
-
-def _check(ok: bool, message: str) -> None:
-    if not ok:
-        raise ValueError(f"mel settings: {message}")
 
 
 def _check_wave(wave: Any) -> None:

@@ -1,0 +1,161 @@
+"""What must agree between the mel a vocoder was trained on and the mel it is given, as plain values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "log": ("ln", "log10", "db"),
+    "pad_mode": ("reflect", "constant"),
+    "mel_scale": ("slaney", "htk"),
+    "norm": ("slaney", None),
+    "frame_centre": ("hop", "start"),
+}
+
+
+@dataclass(frozen=True)
+class MelSettings:
+    """All that must agree between the mel a vocoder was trained on and the mel it is given.
+
+    mel = clip((log(max(filter_bank @ magnitude ** power, floor)) + offset) * scale)
+
+    The defaults are HiFi-GAN's. All values are plain, so `dataclasses.asdict` writes them to YAML and
+    `MelSettings(**values)` reads them back. Raises ValueError, in one line, for what makes no sense.
+
+    >>> MelSettings().frames(22050)
+    87
+    """
+
+    sample_rate: int = 22050
+    """Hz."""
+    n_fft: int = 1024
+    """Length of the Fourier transform, samples."""
+    win_length: int = 1024
+    """Length of the Hann window, samples, at most n_fft."""
+    hop_length: int = 256
+    """Samples from one frame to the next."""
+    n_mels: int = 80
+    """Bands."""
+    f_min: float = 0.0
+    """Lower edge of the lowest band, Hz."""
+    f_max: float = 8000.0
+    """Upper edge of the highest band, Hz."""
+    power: float = 1.0
+    """Exponent of the magnitude: 1 magnitude, 2 power."""
+    log: Literal["ln", "log10", "db"] = "ln"
+    """Logarithm: natural, to base 10, or decibels (20 log10)."""
+    floor: float = 1e-5
+    """Smallest value that reaches the logarithm."""
+    offset: float | tuple[float, ...] = 0.0
+    """Added after the logarithm; one number, or one for each band."""
+    scale: float | tuple[float, ...] = 1.0
+    """Multiplied after the offset; one number, or one for each band. A mel brought to mean 0 and variance 1 has
+    offset -mean and scale 1 / standard deviation."""
+    clip: tuple[float, float] | None = None
+    """Range of the final value."""
+    pad_mode: Literal["reflect", "constant"] = "reflect"
+    """What the first and the last frames see beyond the ends: the signal mirrored, or zeros."""
+    peak: float | None = None
+    """Level that `MelSpectrogram.normalise` brings each utterance to; None: as recorded."""
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    """Where the bands lie: evenly on Slaney's mel scale (librosa), or on HTK's, 2595 log10(1 + Hz / 700) (torchaudio)."""
+    norm: Literal["slaney"] | None = "slaney"
+    """Each band has unit area over Hz, or its peak is 1 (None)."""
+    preemphasis: float = 0.0
+    """Analyse x[n] - preemphasis * x[n - 1] instead of the wave, which lifts the treble; 0: the wave as it is."""
+    frame_centre: Literal["hop", "start"] = "hop"
+    """What frame t is centred on: the middle of hop t, or its first sample, t * hop_length."""
+    eps: float = 1e-14
+    """Added to the squared magnitude before the root, so that its gradient at digital silence is 0 and not NaN; power 2
+    has no root. The default leaves a magnitude just above HiFi-GAN's floor right to 1e-6; lower floors want a lower one."""
+
+    def __post_init__(self) -> None:
+        # YAML readers hand over lists for tuples, and 1e-5 (without a dot) as text.
+        for name in ("f_min", "f_max", "power", "floor", "offset", "scale", "preemphasis", "eps", "peak"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if self.clip is not None:
+            clip = _numbers("clip", self.clip)
+            _check(isinstance(clip, tuple) and len(clip) == 2, f"clip is {self.clip!r}, must be two numbers, low and high")
+            object.__setattr__(self, "clip", clip)
+        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            _check(whole and value > 0, f"{name} is {value!r}, must be a whole number > 0")
+        for name in ("power", "floor", "eps"):
+            _check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, must be above 0")
+        for name, choices in CHOICES.items():
+            said = " or ".join(map(str, choices)) if len(choices) == 2 else "one of " + ", ".join(map(str, choices))
+            _check(getattr(self, name) in choices, f"{name} is {getattr(self, name)!r}, must be {said}")
+        rate, win, hop = self.sample_rate, self.win_length, self.hop_length
+        _check(win <= self.n_fft, f"win_length {win} is longer than n_fft {self.n_fft}; raise n_fft")
+        _check(hop <= win, f"hop_length {hop} skips samples between windows of {win}")
+        _check(
+            self.frame_centre == "hop" or 2 * hop <= self.n_fft,
+            f"hop_length {hop} is more than half of n_fft {self.n_fft}, which frame_centre 'start' cannot have; raise n_fft",
+        )
+        _check(
+            0 <= self.f_min < self.f_max <= rate / 2,
+            f"bands from f_min {self.f_min:g} to f_max {self.f_max:g} Hz do not fit 0 to {rate / 2:g} Hz, "
+            f"half of sample_rate {rate}",
+        )
+        for name in ("offset", "scale"):
+            values = getattr(self, name)
+            each = values if isinstance(values, tuple) else (values,) * self.n_mels
+            _check(len(each) == self.n_mels, f"{name} has {len(each)} numbers for n_mels {self.n_mels}; give 1, or as many")
+            bad = [value for value in each if not math.isfinite(value) or (name == "scale" and value == 0)]
+            _check(not bad, f"{name} is {bad[:1]}, must be finite{' and not 0' * (name == 'scale')}")
+        _check(self.clip is None or self.clip[0] < self.clip[1], f"clip {self.clip} must have low < high")
+        _check(self.peak is None or 0 < self.peak <= 1, f"peak is {self.peak}, must be in (0, 1], or None")
+        _check(0 <= self.preemphasis < 1, f"preemphasis is {self.preemphasis}, must be in [0, 1)")
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Samples beyond the two ends of a recording that its end frames look at: before and after."""
+        extra = self.n_fft - self.hop_length
+        before = self.n_fft // 2 if self.frame_centre == "start" else extra // 2
+        return before, extra - before
+
+    def frames(self, samples: int) -> int:
+        """The number of mel frames for this many samples: samples / hop_length, rounded up."""
+        return -(-samples // self.hop_length)
+
+    def delay(self, vocoder: MelSettings) -> int:
+        """How late, in samples, speech comes that a vocoder of other settings makes of a mel of these; negative: early.
+
+        Two conventions that differ in ``frame_centre`` are half a hop apart. Nothing need be done to the mel: half a hop
+        cut from the beginning of what was made of it (or put before it, if early) is exact. Only where a mel goes together
+        with a recording of its own, as in ``log_prob``, ``encode`` and scores, must they agree: analyse the recording anew.
+
+        >>> MelSettings(frame_centre="start").delay(MelSettings())
+        128
+
+        Raises ValueError if hop_length or sample_rate differ, as then no shift makes the two agree.
+        """
+        for name in ("sample_rate", "hop_length"):
+            ours, theirs = getattr(self, name), getattr(vocoder, name)
+            _check(ours == theirs, f"{name} {ours} of the mel is not the vocoder's, {theirs}; analyse the recording anew")
+        return vocoder._centre - self._centre
+
+    @property
+    def _centre(self) -> int:
+        """Where frame 0 is centred, samples."""
+        return self.n_fft // 2 - self.context[0]
+
+
+def _numbers(name: str, value: Any) -> float | tuple[float, ...] | None:
+    """A float, or a tuple of them where several are allowed; None stays."""
+    if value is None and name == "peak":
+        return None
+    try:
+        if isinstance(value, (list, tuple)) and name in ("offset", "scale", "clip"):
+            return tuple(float(item) for item in value)
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"mel settings: {name} is {value!r}, must be a number") from None
+
+
+def _check(ok: bool, message: str) -> None:
+    if not ok:
+        raise ValueError(f"mel settings: {message}")
