@@ -21,7 +21,7 @@ FLOOR = {
 BASIC = {"torch", "numpy"}
 THIRD_PARTIES = {
     "transforms": {"torch"}, "nets": {"torch"}, "losses": {"torch"}, "models": {"torch"},
-    "audio": BASIC | {"soundfile", "soxr", "safetensors"},
+    "audio": BASIC | {"soundfile", "soxr", "safetensors", "yaml", "h5py"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"},
