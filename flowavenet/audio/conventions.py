@@ -44,11 +44,12 @@ see `conventionfiles`. `matcha` has one mean and deviation for all bands, those 
 
 *What is known to differ.* HiFi-GAN's code adds 1e-9 under the root of the magnitude, as the `bigvgan_*` and `matcha` do
 here; `hifigan` does not, which shows next to the floor only, by 0.02 at most on the recordings in tests/data. ESPnet 2
-lifts each bin's power to 1e-10 before it makes bands of them, which shows below -6. `wavenet_vocoder`, and Rayhane's code
-if told to, took the Fourier transform of the LWS package, whose window is sqrt(Hann / 2) at this hop: 0.9 dB below ours for
-a tone, 1.8 dB for noise, and one frame more at the beginning. `rayhane_275` brings the wave to its peak of 0.999 after
-pre-emphasis, so that the level of its mels is each recording's own. Where there is pre-emphasis, it covers what is put
-beyond the ends as well, there being none in the originals, and frames that see it differ a little.
+lifts each bin's power to 1e-10 before it makes bands of them, which shows below -6. `wavenet_vocoder`, and `rayhane` by
+default, took the Fourier transform of the LWS package, whose window is sqrt(Hann / 2) at this hop: 0.9 dB below ours for a
+tone, 1.8 dB for noise, and one frame more at the beginning; here they are what librosa's makes of the same numbers.
+`rayhane_275` brings the wave to its peak of 0.999 after pre-emphasis, so that the level of its mels is each recording's
+own. Where there is pre-emphasis, it covers what is put beyond the ends as well, unlike the originals', and frames that see
+it differ a little.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ CONVENTIONS: dict[str, MelSettings] = {
 
 ABOUT: dict[str, str] = {
     "flowavenet": "FloWaveNet (Kim et al., 2018, arXiv:1811.02155; ksw0306/FloWaveNet); recordings at peak 0.999",
-    "wavenet_vocoder": "r9y9/wavenet_vocoder's preset ljspeech_mixture, before its version of 2019 took parallel_wavegan's",
+    "wavenet_vocoder": "r9y9/wavenet_vocoder's preset ljspeech_mixture; later it took log10 mels, parallel_wavegan's from 125 Hz on",
     "tacotron2": "NVIDIA/tacotron2 and WaveGlow (Prenger et al., 2018, arXiv:1811.00002); also WaveFlow and SqueezeWave",
     "hifigan": "HiFi-GAN (Kong et al., 2020, arXiv:2010.05646; jik876/hifi-gan), which many front-ends target",
     "matcha": "Matcha-TTS (Mehta et al., 2023, arXiv:2309.03199), with the statistics of LJSpeech",
@@ -119,11 +120,11 @@ ABOUT: dict[str, str] = {
     "vocos": "Vocos (Siuzdak, 2023, arXiv:2306.00814; gemelo-ai/vocos), 24 kHz: torchaudio's MelSpectrogram",
     "parallel_wavegan": "kan-bayashi/ParallelWaveGAN (arXiv:1910.11480) and ESPnet, for LJSpeech; before their statistics",
     "parallel_wavegan_24k": "kan-bayashi/ParallelWaveGAN and ESPnet at 24 kHz, for CSMSC; before their statistics",
-    "rayhane": "Rayhane-mamah/Tacotron-2 of spring 2018; recordings at peak 0.999",
-    "rayhane_275": "Rayhane-mamah/Tacotron-2 since autumn 2018: hop 275, decibels of powers, pre-emphasis 0.97",
-    "coqui": "coqui-ai/TTS, the defaults of BaseAudioConfig; with f_max 8000 also mozilla/TTS of 2020",
+    "rayhane": "Rayhane-mamah/Tacotron-2, its earlier defaults; recordings at peak 0.999",
+    "rayhane_275": "Rayhane-mamah/Tacotron-2, its latest defaults: hop 275, decibels of powers, pre-emphasis 0.97",
+    "coqui": "coqui-ai/TTS, the defaults of BaseAudioConfig; with f_max 8000 also mozilla/TTS, TTS/tts/configs/config.json",
     "coqui_db": "coqui-ai/TTS without range normalisation: decibels, to which statistics may be applied",
-    "mozilla": "mozilla/TTS of 2019, config_tacotron2.json: hop 275, pre-emphasis 0.98, max_norm 1, not symmetric",
+    "mozilla": "mozilla/TTS, config_tacotron2.json, an early one: hop 275, pre-emphasis 0.98, max_norm 1, not symmetric",
 }
 """Whose conventions they are, and where they are found, by name."""
 
