@@ -205,16 +205,22 @@ class Vocoder(nn.Module):
 
         grid = math.lcm(self.model.frame_grid, self.matching.stride)
         around = self._reach_after_flow(match, denoise > 0)
-        (before, after), continued = self.reach(match, denoise > 0), None
-        if self.model.sequential == "decode":
-            before, continued = self.model.cond_reach()[0] + around + grid, Continued(self.model, voice)
-        return in_chunks(mel, chunk_frames, (before, after), grid, render)
+        continued = Continued(self.model, voice) if self.model.sequential == "decode" else None
+        return in_chunks(mel, chunk_frames, self.context(match, denoise > 0), grid, render)
 
     def reach(self, match: int | None = None, denoise: bool = False) -> tuple[int, int]:
         """Frames of mel, before and after, that a sample depends on; those after are the look-ahead of a stream."""
         before, after = self.model.reach()
         around = self._reach_after_flow(self.rounds(match), denoise)
         return before + around, after + around
+
+    def context(self, match: int | None = None, denoise: bool = False) -> tuple[int, int]:
+        """Frames of mel, before and after, that a stream computes a chunk from: its :meth:`reach`; or, where each sample
+        is drawn given all before, what the conditioning reads, as drawing goes on from where it was."""
+        before, after = self.reach(match, denoise)
+        if self.model.sequential == "decode":
+            before = self.model.cond_reach()[0] + self._reach_after_flow(self.rounds(match), denoise) + self.matching.stride
+        return before, after
 
     def tile(self, match: int | None = None, denoise: bool = False) -> int:
         """Frames that are synthesised at a time, of mels that are longer, so that memory does not grow with them: six

@@ -12,9 +12,11 @@ import torch
 
 import flowavenet.benchmark
 from flowavenet import Vocoder, cli
+from flowavenet.audio import MelSettings
 from flowavenet.benchmark import Report, benchmark, ceiling, load, machine, measure, stream, survey, train
 from flowavenet.benchmark.cases import apart
 from flowavenet.benchmark.measures import Memory
+from flowavenet.models import build
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -64,6 +66,15 @@ def test_stream_figures_belong_together(vocoder):
     assert figures["chunk_ms"] == pytest.approx(8 * frame)
     assert figures["look_ahead_ms"] == pytest.approx(vocoder.reach(2)[1] * frame)
     assert figures["delay_ms"] == pytest.approx(figures["chunk_ms"] + figures["look_ahead_ms"] + figures["first_ms"])
+
+
+@pytest.mark.parametrize("name", ["wavenet", "gaussian_iaf"])
+def test_models_that_are_sequential_in_one_direction(name):
+    model = build(name, {"layers": 1, "width": 4, "gate_width": 4, "skip_width": 4}, 80, 256)
+    vocoder = Vocoder(model, MelSettings())
+    figures = benchmark(vocoder, 0.05, 1, match=0), stream(vocoder, 2, 0.05, 1, match=0)
+    assert all(one["rtf"] > 0 for one in figures)
+    json.dumps(figures, allow_nan=False)                               # how far a sample reaches back may be infinite
 
 
 def test_slow_chunks_show(vocoder, monkeypatch):

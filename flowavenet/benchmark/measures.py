@@ -69,7 +69,7 @@ def benchmark(
         "flow_rtf": flow_rtf, "plain_rtf": plain_rtf, "gmac_per_second": flops / 2e9,
         "gflops": flops / flow_rtf / 1e9, **held,
         "seconds": made / batch, "batch": batch, "repeats": len(times), "match": match,
-        "reach_frames": list(vocoder.reach(match)), "flow_reach_frames": list(vocoder.reach(0)), **_about(vocoder),
+        "reach_frames": list(vocoder.context(match)), "flow_reach_frames": list(vocoder.context(0)), **_about(vocoder),
     }
 
 
@@ -93,7 +93,7 @@ def stream(
     if chunk_frames < 1 or seconds <= 0 or repeats < 1:
         raise ValueError(f"chunk_frames {chunk_frames}, seconds {seconds} and repeats {repeats} must all be above 0")
     frame = vocoder.settings.hop_length / vocoder.sample_rate
-    before, after = vocoder.reach(match)
+    before, after = vocoder.context(match)
     early = -(-before // chunk_frames)                                 # chunks with less context than the later ones
     mel = _mel(vocoder, (early + 1 + repeats) * chunk_frames + after)
     memory, voice = Memory(vocoder.device), any_voice(vocoder.model, vocoder.device)
