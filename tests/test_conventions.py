@@ -13,7 +13,17 @@ import pytest
 import torch
 import yaml
 
-from flowavenet.audio import ABOUT, CONVENTIONS, MelSettings, MelSpectrogram, convention, load_audio, load_mel, mel_settings
+from flowavenet.audio import (
+    ABOUT,
+    CONVENTIONS,
+    MelMatching,
+    MelSettings,
+    MelSpectrogram,
+    convention,
+    load_audio,
+    load_mel,
+    mel_settings,
+)
 from flowavenet.audio import conventions as table
 
 DATA = Path(__file__).parent / "data"
@@ -174,6 +184,16 @@ def test_no_wave_is_out_of_range(name):
     loud = torch.stack([*tones, tones[0].sign(), tones[1].sign(), torch.randn(9000).sign(), click, torch.ones(9000)])
     mel = module(loud)
     assert mel.min() >= low and mel.max() <= high
+
+
+@pytest.mark.parametrize("name", [name for name, settings in CONVENTIONS.items() if settings.clip])
+def test_matching_leaves_what_was_clipped(name):
+    settings = CONVENTIONS[name]
+    module = MelSpectrogram(settings).double()
+    wave = module.normalise(torch.from_numpy(clip("kerstin", settings.sample_rate, settings.hop_length))[None])
+    mel = module(wave)
+    assert (mel == settings.clip[0]).any(), "this one has clipped values"
+    torch.testing.assert_close(MelMatching(module)(wave, mel, 4), wave, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("hop, n_fft", [(256, 1024), (275, 2048), (3, 9)])

@@ -109,7 +109,7 @@ CONVENTIONS: dict[str, MelSettings] = {
 
 ABOUT: dict[str, str] = {
     "flowavenet": "FloWaveNet (Kim et al., 2018, arXiv:1811.02155; ksw0306/FloWaveNet); recordings at peak 0.999",
-    "wavenet_vocoder": "r9y9/wavenet_vocoder's preset ljspeech_mixture; later it took log10 mels, parallel_wavegan's from 125 Hz on",
+    "wavenet_vocoder": "r9y9/wavenet_vocoder's preset ljspeech_mixture; later it took parallel_wavegan's, from 125 Hz on",
     "tacotron2": "NVIDIA/tacotron2 and WaveGlow (Prenger et al., 2018, arXiv:1811.00002); also WaveFlow and SqueezeWave",
     "hifigan": "HiFi-GAN (Kong et al., 2020, arXiv:2010.05646; jik876/hifi-gan), which many front-ends target",
     "matcha": "Matcha-TTS (Mehta et al., 2023, arXiv:2309.03199), with the statistics of LJSpeech",
