@@ -51,7 +51,8 @@ class Tiled(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         time, (left, right) = x.shape[-1], self.sides
         columns = cond.shape[-1] // time
-        step = max(1, TILE // len(x)) if x.device.type == "cpu" else time
+        # a tile may be larger than the caches like where its context, computed again for each, would be most of it
+        step = max(TILE // len(x), 4 * (left + right), 1) if x.device.type == "cpu" else time
         tiles = []
         for start in range(0, time, step):
             # with as much around the tile as it depends on; beyond the ends of the signal, zeros as ever
