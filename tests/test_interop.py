@@ -234,7 +234,7 @@ def test_what_is_no_known_checkpoint_is_one_line(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pth"
     assert "no such file" in refusal(path)
     torch.save({"state_dict": Hostile()}, path)
-    assert "nothing in it was run" in refusal(path) and not (tmp_path / "hostile-file-was-run").exists()
+    assert "wants to run posix.system" in refusal(path) and not (tmp_path / "hostile-file-was-run").exists()
     path.write_text("text")
     assert str(path) in refusal(path)
     torch.save([1, 2], path)
@@ -246,7 +246,7 @@ def test_what_is_no_known_checkpoint_is_one_line(tmp_path, monkeypatch):
     assert "weights are missing" in refusal(missing)
     glow = published_glow(GLOWS["SqueezeWave"])
     del glow["WN.3.end.bias"]
-    assert "WaveGlow or SqueezeWave, but weights are missing" in refusal(glow) and "WN.3.end.bias" in refusal(glow)
+    assert "looks like a SqueezeWave, but weights are missing" in refusal(glow) and "WN.3.end.bias" in refusal(glow)
     glow = published_glow(GLOWS["WaveGlow"])
     glow["WN.1.start.weight_v"] = torch.randn(8, 7, 1)
     assert "size mismatch" in refusal(glow)

@@ -1,6 +1,6 @@
 """Published checkpoints of other code bases, as our models.
 
-Nothing in such a file is executed: it is read with ``weights_only=True``.
+Nothing in such a file is executed, see :mod:`~flowavenet.interop.pickles`.
 """
 
 from __future__ import annotations
@@ -8,55 +8,70 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
+from flowavenet.interop.archives import CheckpointFile
 from flowavenet.interop.clarinet import is_student, is_teacher, load_student, load_teacher
-from flowavenet.interop.flowavenet import is_flowavenet, load_flowavenet
-from flowavenet.interop.waveglow import is_waveglow, load_waveglow
+from flowavenet.interop.flowavenet import State, is_flowavenet, load_flowavenet
+from flowavenet.interop.waveglow import is_squeezewave, is_waveglow, load_waveglow
 from flowavenet.models import FlowVocoder
+
+Source = str | os.PathLike | State
 
 
 class Family(NamedTuple):
     """Published models that are told by their weights' names."""
 
     name: str
-    holds: Callable[[dict[str, Tensor]], bool]
-    load: Callable[[dict[str, Tensor]], FlowVocoder]
+    holds: Callable[[State], bool]
+    load: Callable[[State], FlowVocoder]
+    mel: str
+    """The convention of the mels that they were trained on."""
+    temperature: float
+    """Standard deviation of the noise that their authors sample with."""
 
 
 FAMILIES = [
-    Family("FloWaveNet", is_flowavenet, load_flowavenet),
-    Family("WaveGlow or SqueezeWave", is_waveglow, load_waveglow),
-    Family("ClariNet student", is_student, load_student),
-    Family("ClariNet teacher", is_teacher, load_teacher),
+    Family("FloWaveNet", is_flowavenet, load_flowavenet, "flowavenet", 0.8),
+    Family("WaveGlow", is_waveglow, load_waveglow, "tacotron2", 0.6),
+    Family("SqueezeWave", is_squeezewave, load_waveglow, "tacotron2", 0.6),
+    Family("ClariNet student", is_student, load_student, "flowavenet", 1.0),
+    Family("ClariNet teacher", is_teacher, load_teacher, "flowavenet", 1.0),
 ]
 
 
-def load_published(
-    source: str | os.PathLike | dict[str, Tensor], teacher: str | os.PathLike | dict[str, Tensor] | None = None
-) -> FlowVocoder:
+def load_published(source: Source, teacher: Source | None = None) -> FlowVocoder:
     """A model of ours with the weights of a published checkpoint; sizes are read off its keys and shapes.
 
     Args:
-        source: a checkpoint file, or a state dict. Names may begin with ``module.`` (saved from DataParallel), and
-            weight norm may be spelled ``weight_g`` / ``weight_v`` or ``parametrizations.weight.original0 / 1``.
+        source: a checkpoint file (of torch, a state dict somewhere in it or a whole pickled module; or .safetensors), or a
+            state dict. Names may begin with ``module.`` (saved from DataParallel), and weight norm may be spelled
+            ``weight_g`` / ``weight_v`` or ``parametrizations.weight.original0 / 1``.
         teacher: the same of the teacher of a ClariNet student, which uses its upsampler.
 
     Raises ValueError, in one line, when the file is no checkpoint that is known here.
     """
+    return recognise(source, teacher)[1]
+
+
+def recognise(source: Source, teacher: Source | None = None) -> tuple[Family, FlowVocoder]:
+    """As :func:`load_published`, and the family that the model is of."""
     name = "the state dict" if isinstance(source, dict) else str(source)
     state = _state(source)
-    if teacher is not None:
-        state |= {key: value for key, value in _state(teacher).items() if key.startswith("upsample_conv.")}
-    family = next((family for family in FAMILIES if family.holds(state)), None)
+    family = _family(state)
     if family is None:
         known = ", ".join(family.name for family in FAMILIES)
         raise ValueError(f"{name}: {len(state)} weights, but not of a model known here ({known}, of their authors)")
+    if (teacher is None) == is_student(state):
+        cure = "also give its teacher's checkpoint, for the upsampler" if teacher is None else "leave the teacher out"
+        raise ValueError(f"{name}: is a {family.name}: {cure}")
+    if teacher is not None:
+        upsampler = {key: value for key, value in _state(teacher).items() if key.startswith("upsample_conv.")}
+        if not upsampler:
+            raise ValueError(f"{teacher}: is no ClariNet teacher, it has no upsampler (weights upsample_conv...)")
+        state |= upsampler
     try:
-        return family.load(state)
+        return family, family.load(state)
     except (KeyError, IndexError, RuntimeError) as error:
         # torch's own list of misfits has a heading
         reason = " ".join(str(error).split("\n")[:2]).replace("\t", "").strip()
@@ -64,26 +79,20 @@ def load_published(
         raise ValueError(f"{looks} ({reason})") from error
 
 
-def _state(source: str | os.PathLike | dict[str, Tensor]) -> dict[str, Tensor]:
-    return _published_names(source if isinstance(source, dict) else _read(Path(source)))
+def _family(state: State) -> Family | None:
+    return next((family for family in FAMILIES if family.holds(state)), None)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except Exception as error:  # whatever the reader stumbles over in a file that is not one
-        raise ValueError(
-            f"{path}: not a checkpoint that holds weights only (nothing in it was run); save it again as a state dict"
-        ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: holds no state dict; save it again as torch.save(model.state_dict(), ...)")
-    return state
+def _state(source: Source) -> State:
+    """The state dict of a known family, or the first one."""
+    if isinstance(source, dict):
+        return _published_names(source)
+    file = CheckpointFile(Path(source))
+    states = [_published_names(state) for state in file.states]
+    return file.load(next(filter(_family, states), states[0]))
 
 
-def _published_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _published_names(state: dict[str, Any]) -> dict[str, Any]:
     spellings = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
     renamed = {}
     for key, value in state.items():

@@ -20,8 +20,13 @@ DEAD = 1e-9
 
 
 def is_waveglow(state: State) -> bool:
-    """Whether these are the weights of the authors' WaveGlow or SqueezeWave."""
-    return "convinv.0.conv.weight" in state and any(key.startswith("WN.0.in_layers.") for key in state)
+    """Whether these are the weights of the authors' WaveGlow."""
+    return "convinv.0.conv.weight" in state and "WN.0.in_layers.0.bias" in state
+
+
+def is_squeezewave(state: State) -> bool:
+    """Whether these are the weights of the authors' SqueezeWave."""
+    return "convinv.0.conv.weight" in state and any(key.startswith("WN.0.in_layers.0.1.") for key in state)
 
 
 def load_waveglow(state: State) -> WaveGlow:
