@@ -1,4 +1,4 @@
-"""Verbs that take models elsewhere."""
+"""Verbs that take models here, and elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,27 @@ from typing import Annotated
 import typer
 
 from flowavenet.cli.options import Checkpoint
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="A published checkpoint: .pt .pth ..., as torch saved it, or .safetensors.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint folder to write.")],
+    teacher: Annotated[Path | None, typer.Option(help="The teacher's checkpoint, of a ClariNet student.")] = None,
+    mel: Annotated[
+        str | None, typer.Option(help="The mels it was trained on: a convention's name or YAML. [default: its authors']")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is in the folder.")] = False,
+) -> None:
+    """Bring a published checkpoint here: FloWaveNet, WaveGlow, SqueezeWave or ClariNet; nothing in the file is run."""
+    from flowavenet.interop.conversion import convert
+
+    if out.exists() and not (out.is_dir() and (force or not any(out.iterdir()))):
+        cure = "choose another folder, or --force to replace it" if out.is_dir() else "name a folder"
+        raise FileExistsError(f"{out}: is there already; {cure}")
+    found = convert(file, out, teacher, mel)
+    settings = found.mel
+    bands = f"{settings.n_mels} bands of {settings.f_min:g} to {settings.f_max:g} Hz, hop {settings.hop_length}"
+    print(f"{found}\nmel {mel or found.family.mel}: {settings.sample_rate} Hz, {bands} -> {out}")
 
 
 def export(
