@@ -7,8 +7,9 @@ BIN := .venv/bin
 vocode: .venv/core
 	$(BIN)/flowavenet vocode tests/data/tacotron2.npy tests/data/lj.flac -o out --picture
 
+# two tests at a time, of one thread each: most are too small to share among threads
 test: .venv/dev
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/dev
 	$(BIN)/ruff check .

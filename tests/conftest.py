@@ -1,4 +1,4 @@
-"""Shared by all tests: a fixed seed, two threads, and short real recordings."""
+"""Shared by all tests: a fixed seed, the command line, and short real recordings."""
 
 import shutil
 import sys
