@@ -225,7 +225,7 @@ class Vocoder(nn.Module):
     def tile(self, match: int | None = None, denoise: bool = False) -> int:
         """Frames that are synthesised at a time, of mels that are longer, so that memory does not grow with them: six
         times the context that is computed again for each tile, and not too few."""
-        return max(1024, 6 * sum(self.reach(match, denoise)))
+        return max(1024, 6 * sum(self.context(match, denoise)))
 
     def _reach_after_flow(self, match: int, denoise: bool) -> int:
         return self.matching.reach(match) + 4 * denoise
