@@ -1,7 +1,9 @@
 """Audio files in and out, and the mel spectrogram in each published convention."""
 
 from flowavenet.audio.conventions import ABOUT, CONVENTIONS, convention, mel_settings
+from flowavenet.audio.conversion import Conversion, convert
 from flowavenet.audio.denoising import BiasDenoiser
+from flowavenet.audio.doctor import Finding, examine
 from flowavenet.audio.files import AudioInfo, audio_blocks, audio_info, list_audio, load_audio, save_audio, write_atomically
 from flowavenet.audio.filterbank import mel_filter_bank
 from flowavenet.audio.matching import MelMatching
@@ -14,6 +16,8 @@ __all__ = [
     "AudioInfo",
     "BiasDenoiser",
     "CONVENTIONS",
+    "Conversion",
+    "Finding",
     "MEL_SUFFIXES",
     "MelFile",
     "MelMatching",
@@ -22,6 +26,8 @@ __all__ = [
     "audio_blocks",
     "audio_info",
     "convention",
+    "convert",
+    "examine",
     "list_audio",
     "load_audio",
     "load_mel",

@@ -1,0 +1,161 @@
+"""Bring a mel spectrogram from one convention to another.
+
+Between conventions that gather the same bands of the same spectrum, a mel is only written otherwise: the energies are read
+from one and written in the other, which is exact but for what a floor or a clip hides. Between others there is no such map.
+Then the least-committal spectrum is sought that has the given mel, and the other convention's bands are gathered from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowavenet.audio.filterbank import mel_filter_bank
+from flowavenet.audio.mel import MelSpectrogram
+from flowavenet.audio.settings import MelSettings
+
+_NO_MATTER = dict(log="ln", floor=1e-5, offset=0.0, scale=1.0, clip=None, pad_mode="reflect", peak=None, eps=1e-14)
+_ROUNDS = 50
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a mel was brought to another convention, and what that cost."""
+
+    exact: bool
+    """The way back gives the mel that was given, but for rounding."""
+    loss_db: float
+    """Mean distance, in dB of magnitude, of the way back from the mel that was given, without what is hidden."""
+    hidden: float
+    """The part of the mel's values above its floor of which the other convention tells nothing, 0 to 1: those below its
+    floor, above its clip, and in bands that it has not."""
+    reasons: tuple[str, ...]
+    """What was done and what was lost, in short sentences."""
+
+
+def convert(mel: Tensor, source: MelSettings, target: MelSettings) -> tuple[Tensor, Conversion]:
+    """Bring mel (batch, n_mels, frames) of ``source`` to ``target``: (batch, its n_mels, its frames), float32 or wider.
+
+    Half a hop between conventions (`frame_centre`) is left as it is: see :meth:`MelSettings.delay`.
+
+    Raises ValueError for another shape or number of bands.
+
+    >>> from flowavenet.audio.conventions import convention
+    >>> mel, report = convert(torch.full((1, 80, 9), -5.0), convention("hifigan"), convention("matcha"))
+    >>> report.exact, round(mel[0, 0, 0].item(), 3)
+    (True, 0.254)
+    """
+    if mel.dim() != 3 or mel.shape[1] != source.n_mels:
+        raise ValueError(f"mel has shape {tuple(mel.shape)}, must be (batch, {source.n_mels}, frames) as its settings say")
+    there = _one_way(mel, source, target)
+    spectrogram = MelSpectrogram(source).to(mel.device)
+    given = spectrogram.energies(mel)
+    back = spectrogram.energies(_one_way(there, target, source, mel.shape[2]))
+    heard = given > 1.001 * _column(spectrogram.bounds()[0], given)
+    told = heard & _told(given, source, target)
+    off = (20 / source.power * (back / given).log10().abs())[told]
+    loss_db = off.mean().item() if told.any() else 0.0
+    hidden = 1 - (told.sum() / heard.sum().clamp(min=1)).item() if heard.any() else 0.0
+    exact = same_bands(source, target) and hidden == 0
+    return there, Conversion(exact, loss_db, hidden, tuple(_reasons(source, target, hidden)))
+
+
+def same_bands(source: MelSettings, target: MelSettings) -> bool:
+    """Whether two conventions gather the same bands of the same spectrum, and so differ only in how they write them."""
+    source, target = (replace(settings, **_NO_MATTER, frame_centre="hop") for settings in (source, target))
+    return source == target
+
+
+def _one_way(mel: Tensor, source: MelSettings, target: MelSettings, frames: int | None = None) -> Tensor:
+    energies = MelSpectrogram(source).to(mel.device).energies(mel)
+    spectrogram = MelSpectrogram(target).to(mel.device)
+    if same_bands(source, target):
+        return spectrogram.from_energies(energies)
+    magnitudes = _spectrum(energies, source) ** (1 / source.power)     # (batch, bins, frames)
+    magnitudes = _other_bins(magnitudes, source, target)
+    there = spectrogram.from_energies(spectrogram.filter_bank @ magnitudes**target.power)
+    ratio = source.hop_length * target.sample_rate / (target.hop_length * source.sample_rate)
+    if frames is None:
+        frames = max(1, round(mel.shape[2] * ratio))
+    return there if frames == mel.shape[2] else F.interpolate(there, size=frames, mode="linear", align_corners=False)
+
+
+def _spectrum(energies: Tensor, settings: MelSettings) -> Tensor:
+    """The spectrum (batch, bins, frames), not negative, that has these energies: near to even within each band.
+
+    Multiplicative updates for the least Kullback-Leibler divergence, from the energies spread over their bands.
+    Lee, Seung, "Algorithms for non-negative matrix factorization", 2001.
+    """
+    bank = MelSpectrogram(settings).filter_bank.to(energies)
+    weight = bank.sum(0)[:, None].clamp(min=1e-12)                     # (bins, 1)
+    spectrum = bank.T @ (energies / bank.sum(1)[:, None].clamp(min=1e-12)) / weight
+    for _ in range(_ROUNDS):
+        spectrum = spectrum * (bank.T @ (energies / (bank @ spectrum).clamp(min=1e-20))) / weight
+    return spectrum
+
+
+def _other_bins(magnitudes: Tensor, source: MelSettings, target: MelSettings) -> Tensor:
+    """Magnitudes over the bins of ``source`` -> over those of ``target``, as its window and pre-emphasis make them."""
+    hz = torch.arange(target.n_fft // 2 + 1, device=magnitudes.device) * (target.sample_rate / target.n_fft)
+    position = hz * source.n_fft / source.sample_rate
+    below = position.floor().long().clamp(max=magnitudes.shape[1] - 2)
+    magnitudes = torch.lerp(
+        magnitudes[:, below], magnitudes[:, below + 1], (position - below).clamp(max=1)[:, None].to(magnitudes)
+    )
+    magnitudes = magnitudes * ((hz >= source.f_min) & (hz <= source.f_max))[:, None]  # beyond, nothing is known
+    gain = _gain(target, hz) / _gain(source, hz)
+    return magnitudes * gain[:, None].to(magnitudes)
+
+
+def _gain(settings: MelSettings, hz: Tensor) -> Tensor:
+    """What window and pre-emphasis make of noise of 1 per root Hz. Of a tone, a longer window makes more."""
+    power = settings.sample_rate * torch.hann_window(settings.win_length).square().sum().item()
+    turn = torch.cos(2 * torch.pi * hz / settings.sample_rate)
+    return (power * (1 + settings.preemphasis**2 - 2 * settings.preemphasis * turn)).sqrt()
+
+
+def _told(energies: Tensor, source: MelSettings, target: MelSettings) -> Tensor:
+    """Which energies (batch, n_mels, frames) of ``source`` are of bands, and between bounds, that ``target`` can tell."""
+    there = MelSpectrogram(target)
+    bounds = there.bounds()
+    if same_bands(source, target):
+        low, high = (_column(bound, energies) for bound in bounds)
+        return (energies >= low) & (energies <= high)
+    # What is not above a mel that is all floor there could as well be floor.
+    floor = torch.full((1, target.n_mels, 1), target.floor).maximum(torch.as_tensor(bounds[0]).reshape(-1, 1))
+    low = MelSpectrogram(source).energies(_one_way(there.from_energies(floor), target, source, 1)).to(energies)
+    bank = mel_filter_bank(source)
+    hz = torch.arange(bank.shape[1]) * (source.sample_rate / source.n_fft)
+    centre = (bank @ hz / bank.sum(1).clamp(min=1e-12)).to(energies)
+    reached = (centre >= target.f_min) & (centre <= target.f_max)
+    return (energies > 1.5 * low) & reached[:, None]
+
+
+def _column(bound: float | Tensor, like: Tensor) -> float | Tensor:
+    """A bound of energies, of all bands as it is, of each as (n_mels, 1)."""
+    return bound[:, None].to(like) if isinstance(bound, Tensor) else bound
+
+
+def _reasons(source: MelSettings, target: MelSettings, hidden: float) -> list[str]:
+    said = []
+    if hidden:
+        said.append(f"{hidden:.1%} of what it tells, the other convention does not: see its floor, clip and bands")
+    if same_bands(source, target):
+        return ["the same bands, written otherwise", *said]
+    said.insert(0, "bands gathered anew from a spectrum that has this mel")
+    if source.power != target.power:
+        said.append("a sum of magnitudes does not tell that of powers: even bands are assumed")
+    if target.f_max > source.f_max:
+        said.append(f"nothing is known above {source.f_max:g} Hz, which becomes the floor")
+    if target.f_min < source.f_min:
+        said.append(f"nothing is known below {source.f_min:g} Hz, which becomes the floor")
+    if source.hop_length * target.sample_rate != target.hop_length * source.sample_rate:
+        said.append("frames interpolated to the other hop")
+    if source.sample_rate != target.sample_rate:
+        said.append(f"speech made of it has {target.sample_rate} Hz, not {source.sample_rate} Hz")
+    if (target.win_length * source.sample_rate) != (source.win_length * target.sample_rate):
+        said.append("the level is right for noise; of tones, other windows make more or less")
+    return said
