@@ -71,13 +71,15 @@ def likelihood(vocoder: Vocoder, waves: list[torch.Tensor]) -> float:
 
 def copies(vocoder: Vocoder, waves: list[torch.Tensor]) -> dict[str, dict[str, float]]:
     """Mean scores of copy synthesis: of the sample itself, and after mel matching."""
-    scores: dict[str, list[dict[str, float]]] = {"sample": [], "matched": []}
-    for wave in waves:
-        wave = wave[:, : round(JUDGED_SECONDS * vocoder.sample_rate)]
-        mel = vocoder.mel(wave)
-        sample = vocoder(mel, TEMPERATURE, SEED, match=0)
-        for kind, made in (("sample", sample), ("matched", vocoder.matching(sample, mel, MATCH))):
-            scores[kind].append(score(wave[0], made[0], vocoder.sample_rate))
+    length = min(round(JUDGED_SECONDS * vocoder.sample_rate), *(wave.shape[1] for wave in waves))
+    recorded = torch.cat([wave[:, :length] for wave in waves])         # one batch: a WaveNet takes as long for one
+    mel = vocoder.mel(recorded)
+    sample = vocoder(mel, TEMPERATURE, SEED, match=0)
+    made = {"sample": sample, "matched": vocoder.matching(sample, mel, MATCH)}
+    scores = {
+        kind: [score(*pair, vocoder.sample_rate) for pair in zip(recorded, waves_made, strict=True)]
+        for kind, waves_made in made.items()
+    }
     return {kind: {key: statistics.fmean(row[key] for row in rows) for key in rows[0]} for kind, rows in scores.items()}
 
 
