@@ -43,7 +43,7 @@ def test_recognises_a_recording(name, form):
 def test_is_seldom_wrong_and_hardly_ever_sure_of_it(frames):
     findings = [(name, examine(analysed(clip, name)[..., :frames])) for clip in CLIPS for name in CONVENTIONS]
     wrong = [finding for name, finding in findings if name not in finding.names]
-    assert len(wrong) <= (0.02 if frames is None else 0.1) * len(findings), wrong
+    assert len(wrong) <= (0.05 if frames is None else 0.1) * len(findings), wrong
     assert not [finding for finding in wrong if finding.sure]
     if frames is None:
         assert sum(finding.sure for _, finding in findings) > 0.6 * len(findings)

@@ -32,6 +32,7 @@ _SHAPE, _SHAPE_MELS = 0.56, 160.0  # of the spectrum's shape, and how far on the
 _RIPPLE, _RIPPLE_MELS, _BASS = 0.43, 40.0, 440.0  # of harmonics, which show in the bass, below so many Hz
 _BAND = 0.035  # of each band on its own
 _UNHEARD, _UNHEARD_WIDTH = 10900.0, 420.0  # Hz from where on, and how gradually, many recordings have nothing
+_TREBLE, _IN_TREBLE = 7000.0, 1.5  # Hz from where on they differ more in shape, and by how much: some are cut there
 OVER_FRAMES, _OVER_FRAMES_SPREAD = 1.6, 0.15  # how a band changes from frame to frame, and by what factor that varies
 
 
@@ -85,7 +86,8 @@ def likelihood(off: Tensor, unit: Tensor, centre: Tensor, frames: int) -> tuple[
 
     mels = _mels(centre)
     unheard = torch.sigmoid((centre - _UNHEARD) / _UNHEARD_WIDTH)
-    shape, own = _SHAPE + 9.0 * unheard, _BAND + 1.4 * unheard
+    treble = torch.sigmoid((centre - _TREBLE) / _UNHEARD_WIDTH)
+    shape, own = _SHAPE + _IN_TREBLE * treble + 9.0 * unheard, _BAND + 1.4 * unheard
     ripple = _RIPPLE * (0.3 + torch.exp(-centre / _BASS))
     few = 1 + 60 / frames                                              # a short piece has what its few sounds have
     vary = near(_SHAPE_MELS) * shape[:, None] * shape + near(_RIPPLE_MELS) * ripple[:, None] * ripple

@@ -5,6 +5,11 @@ spectrum falls from the first formant on, whoever speaks. What each convention w
 (`averagespeech`) follows from its settings, so they can be put to the test: the right one is that under which the mel is
 the most probable speech, and none of its values impossible. The width of each band leaves its marks in the low bands,
 which tells even conventions that differ in nothing but their bands. If two fit alike, or none does, the finding is unsure.
+
+Of 50 recordings of five voices in all 17 conventions 98 % are recognised, 80 % with certainty, none of them wrongly; of
+pieces of 100 frames 92 %, 52 % with certainty, and one of 850 wrongly. They are other recordings than the model was made of,
+but of its voices; a voice that it does not know is more often called unsure, mostly of which band is the highest: of five
+conventions of one such voice 80 % were recognised, 36 % with certainty, none of them wrongly (2026-11-21).
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ class Finding:
     """What a mel was found to be, and how sure that is."""
 
     layout: str
-    """`(bands, frames)` or `(frames, bands)`, with `batch` before it if there are several; or `unknown`."""
+    """`(bands, frames)` or `(frames, bands)`, with `batch of` before it if there are several; or `unknown`."""
     bands: int | None
     """Bands, if the layout is known."""
     names: tuple[str, ...]
