@@ -130,4 +130,4 @@ class WaveNet(FlowVocoder):
         """Decodes piece by piece, each call going on where the last one ended: noise (batch, samples) and its conditioning
         to a waveform."""
         generation = Generation(self.flow.inner)
-        return lambda noise, cond: generation(noise.unsqueeze(1), cond)[0].squeeze(1) / self.config.gain
+        return lambda noise, cond: generation(noise.unsqueeze(1), cond).squeeze(1) / self.config.gain

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from flowavenet.transforms.base import Reach, Transform, no_log_det
+from flowavenet.transforms.base import Reach, Transform
 from flowavenet.transforms.heads import Head
 
 
@@ -50,7 +50,8 @@ class Autoregressive(Transform):
         return self.head(x, self.amounts(x, cond))
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return Generation(self)(z, cond)
+        x = Generation(self)(z, cond)
+        return x, -self.head.log_slope(x, z, self.amounts(x, cond))    # at once, now that all that is read is there
 
     def reach(self) -> Reach:
         return Reach(math.inf, 0)                                      # what is drawn is read for the next
@@ -70,15 +71,13 @@ class Generation:
     def __init__(self, transform: Autoregressive):
         self.transform, self.steps, self.amounts = transform, transform.net.steps(), transform.first
 
-    def __call__(self, z: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """``inverse`` of the next piece: z (batch, 1, time) and its conditioning."""
-        head, samples, total = self.transform.head, [], no_log_det(z)
+    def __call__(self, z: Tensor, cond: Tensor) -> Tensor:
+        """The next piece of the signal, from its noise z (batch, 1, time) and its conditioning."""
+        head, samples = self.transform.head, []
         self.steps.condition(cond)
         amounts = self.amounts.to(z.dtype).expand(len(z), -1, 1)
         for noise in z.split(1, dim=-1):
-            sample, log_det = head.inverse(noise, amounts)
-            samples.append(sample)
-            total = total + log_det
-            amounts = self.steps(head.read(sample)[..., 0])[..., None]
+            samples.append(head.from_noise(noise, amounts).to(z.dtype))
+            amounts = self.steps(head.read(samples[-1])[..., 0])[..., None]
         self.amounts = amounts
-        return torch.cat(samples, dim=-1), total
+        return torch.cat(samples, dim=-1)

@@ -53,13 +53,17 @@ class Head(Transform):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z = self.to_noise(x, cond)
-        return z.to(x.dtype), self._log_slope(x, z, cond).sum(dim=(1, 2)).to(wide(x).dtype)
+        return z.to(x.dtype), self.log_slope(x, z, cond)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = self.from_noise(z, cond)
-        return x.to(z.dtype), -self._log_slope(x, z, cond).sum(dim=(1, 2)).to(wide(z).dtype)
+        return x.to(z.dtype), -self.log_slope(x, z, cond)
 
-    def _log_slope(self, x: Tensor, z: Tensor, cond: Tensor) -> Tensor:
+    def log_slope(self, x: Tensor, z: Tensor, cond: Tensor) -> Tensor:
+        """Log-det of ``forward`` where x is the sample and z its noise: (batch,)."""
+        return self._log_slopes(x, z, cond).sum(dim=(1, 2)).to(wide(cond).dtype)
+
+    def _log_slopes(self, x: Tensor, z: Tensor, cond: Tensor) -> Tensor:
         return self.log_prob(x, cond) - log_normal(z)
 
 
@@ -97,7 +101,7 @@ class Gaussian(Head):
         shift, log_scale = self.parameters_of(cond)
         return z * torch.exp(log_scale) + shift
 
-    def _log_slope(self, x: Tensor, z: Tensor, cond: Tensor) -> Tensor:
+    def _log_slopes(self, x: Tensor, z: Tensor, cond: Tensor) -> Tensor:
         return -self.parameters_of(cond)[1]
 
     def parameters_of(self, cond: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,7 +127,7 @@ class Affine(Gaussian):
     def from_noise(self, z: Tensor, cond: Tensor) -> Tensor:
         return super().to_noise(z, cond)
 
-    def _log_slope(self, x: Tensor, z: Tensor, cond: Tensor) -> Tensor:
+    def _log_slopes(self, x: Tensor, z: Tensor, cond: Tensor) -> Tensor:
         return self.parameters_of(cond)[1]
 
 
