@@ -280,14 +280,14 @@ def train(module, corpus, steps, root):
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus, tmp_path):
-    module = Poisoned("flowavenet", TINY, max_bad_steps=4)
+    module = Poisoned(name="flowavenet", config=TINY, max_bad_steps=4)
     module.at = range(3, 6)
     train(module, corpus, 8, tmp_path)
     assert module.bad_steps == 0 and all(weight.isfinite().all() for weight in module.parameters())
 
 
 def test_too_many_in_a_row_stop_with_the_cure(corpus, tmp_path):
-    module = Poisoned("flowavenet", TINY, max_bad_steps=4)
+    module = Poisoned(name="flowavenet", config=TINY, max_bad_steps=4)
     module.at = range(3, 100)
     with pytest.raises(ValueError, match="4 steps in a row .*lower --model.learning_rate"):
         train(module, corpus, 50, tmp_path)

@@ -26,7 +26,7 @@ class LikelihoodTraining(VocoderTraining):
         kwargs: see :class:`~flowavenet.training.base.VocoderTraining`.
     """
 
-    def __init__(self, init_crops: int = 32, constant_memory: bool = False, compile: bool = False, **kwargs: Any):
+    def __init__(self, *, init_crops: int = 32, constant_memory: bool = False, compile: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.model.constant_memory = constant_memory
         self.density = (self.model,)                                   # a tuple, so that weights are not registered twice
