@@ -14,36 +14,20 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from flowavenet.models.base import FlowConfig, FlowVocoder
-from flowavenet.nets import MelUpsampler, WaveNet
-from flowavenet.transforms import Affine, Autoregressive, Chain, Inverse, LogisticNoise, Scaled, Transform
+from flowavenet.models.autoregressive import AutoregressiveConfig, AutoregressiveVocoder
+from flowavenet.transforms import Affine, Chain, Inverse, LogisticNoise, Scaled, Transform
 
 
 @dataclass(frozen=True)
-class IAFConfig(FlowConfig):
+class IAFConfig(AutoregressiveConfig):
     """Sizes of an inverse autoregressive flow; the defaults are ClariNet's."""
 
     stacks: tuple[int, ...] = (1, 1, 1, 1, 1, 1)
     """Stacks of gated layers in the net of each flow, from noise to audio; as many flows as there are numbers."""
-    layers: int = 10
-    """Gated layers of a stack; layer i has dilation 2^i."""
     width: int = 64
-    """Channels between layers."""
     gate_width: int = 128
-    """Channels of each half of a gate."""
     skip_width: int = 64
-    """Channels of what all layers add up."""
     kernel_size: int = 3
-    """Taps of the dilated convolutions."""
-    front_size: int = 32
-    """Taps of the first convolution."""
-    gain: float = 1.0
-    """The waveform is taken so many times as loud: nets learn best from numbers around one. 1 suits recordings that are
-    normalised to full scale, 10 speech as it is recorded."""
-    mel_shift: float = 0.0
-    """Added to the mel, and"""
-    mel_scale: float = 1.0
-    """then multiplied: brings the mels of a convention near mean 0 and standard deviation 1."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -58,7 +42,7 @@ class Drawn(NamedTuple):
     log_scale: Tensor
 
 
-class IAF(FlowVocoder):
+class IAF(AutoregressiveVocoder):
     """Noise made a waveform by a few inverse autoregressive flows: each scales and shifts every sample by amounts that a
     WaveNet reads off the samples before it, of what the flow before made.
 
@@ -83,31 +67,11 @@ class IAF(FlowVocoder):
     def __init__(self, config: IAFConfig | None = None, n_mels: int = 80, hop_length: int = 256):
         super().__init__(config or self.Config(), n_mels, hop_length)
         config = self.config
-        self.upsampler = MelUpsampler(hop_length)
         # in the order of a chain: from audio to noise
-        steps: list[Transform] = [self._step(stacks) for stacks in reversed(config.stacks)]
+        steps: list[Transform] = [Inverse(self._autoregressive(Affine(), stacks)) for stacks in reversed(config.stacks)]
         if self.logistic:
             steps.append(LogisticNoise())
         self.flow = Scaled(config.gain, Chain(*steps))
-
-    def _step(self, stacks: int) -> Inverse:
-        config = self.config
-        net = WaveNet(
-            1, Affine.amounts, self.n_mels + config.speaker_width, layers=config.layers, stacks=stacks, width=config.width,
-            gate_width=config.gate_width, skip_width=config.skip_width, kernel_size=config.kernel_size,
-            front_size=config.front_size, causal=True,
-        )
-        return Inverse(Autoregressive(net, Affine()))
-
-    @property
-    def group(self) -> int:
-        return 1
-
-    def condition(self, mel: Tensor) -> Tensor:
-        return self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
-
-    def cond_reach(self) -> tuple[int, int]:
-        return self.upsampler.reach(), self.upsampler.reach()
 
     def draw(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Drawn:
         """:meth:`decode`, and what each sample was drawn from: mean and log-scale (batch, samples) of a Gaussian or

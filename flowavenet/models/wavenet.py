@@ -13,17 +13,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from flowavenet.models.base import FlowConfig, FlowVocoder
-from flowavenet.nets import MelUpsampler
-from flowavenet.nets import WaveNet as Net
-from flowavenet.transforms import Autoregressive, Gaussian, Generation, Head, LogisticMixture, MuLaw, Scaled
+from flowavenet.models.autoregressive import AutoregressiveConfig, AutoregressiveVocoder
+from flowavenet.transforms import Gaussian, Generation, Head, LogisticMixture, MuLaw, Scaled
 
 START = -3.0
 """Log-scale that heads start with: speech has a standard deviation of about e^-3."""
 
 
 @dataclass(frozen=True)
-class WaveNetConfig(FlowConfig):
+class WaveNetConfig(AutoregressiveConfig):
     """Sizes of a WaveNet; the defaults are those of ClariNet's Gaussian teacher."""
 
     head: str = "gaussian"
@@ -33,27 +31,8 @@ class WaveNetConfig(FlowConfig):
     """Components, of head logistics."""
     least_log_scale: float = -9.0
     """Smallest log-scale of heads gaussian and logistics: silence would make them as narrow as they are let."""
-    layers: int = 10
-    """Gated layers of a stack; layer i has dilation 2^i."""
     stacks: int = 2
     """Stacks of them, one after the other."""
-    width: int = 128
-    """Channels between layers."""
-    gate_width: int = 256
-    """Channels of each half of a gate."""
-    skip_width: int = 128
-    """Channels of what all layers add up."""
-    kernel_size: int = 2
-    """Taps of the dilated convolutions."""
-    front_size: int = 32
-    """Taps of the first convolution."""
-    gain: float = 1.0
-    """The waveform is taken so many times as loud: nets learn best from numbers around one. 1 suits recordings that are
-    normalised to full scale, 10 speech as it is recorded."""
-    mel_shift: float = 0.0
-    """Added to the mel, and"""
-    mel_scale: float = 1.0
-    """then multiplied: brings the mels of a convention near mean 0 and standard deviation 1."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -70,7 +49,7 @@ HEADS = {
 }
 
 
-class WaveNet(FlowVocoder):
+class WaveNet(AutoregressiveVocoder):
     """A waveform made noise sample by sample, each by what was to be expected after those before it.
 
     Likelihood and encoding take one pass of the net, decoding one step per sample.
@@ -91,25 +70,9 @@ class WaveNet(FlowVocoder):
     def __init__(self, config: WaveNetConfig | None = None, n_mels: int = 80, hop_length: int = 256):
         super().__init__(config or WaveNetConfig(), n_mels, hop_length)
         config = self.config
-        self.upsampler = MelUpsampler(hop_length)
-        head: Head = HEADS[config.head](config)
-        net = Net(
-            head.channels, head.amounts, n_mels + config.speaker_width, layers=config.layers, stacks=config.stacks,
-            width=config.width, gate_width=config.gate_width, skip_width=config.skip_width,
-            kernel_size=config.kernel_size, front_size=config.front_size, causal=True,
-        )
-        net.last.bias.data.copy_(head.start())
-        self.flow = Scaled(config.gain, Autoregressive(net, head))
-
-    @property
-    def group(self) -> int:
-        return 1
-
-    def condition(self, mel: Tensor) -> Tensor:
-        return self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
-
-    def cond_reach(self) -> tuple[int, int]:
-        return self.upsampler.reach(), self.upsampler.reach()
+        flow = self._autoregressive(HEADS[config.head](config), config.stacks)
+        flow.net.last.bias.data.copy_(flow.head.start())
+        self.flow = Scaled(config.gain, flow)
 
     def log_prob(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Exact log-density of each waveform given its mel: (batch,), nats; computed without the noise."""
