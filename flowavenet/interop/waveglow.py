@@ -7,9 +7,8 @@ import re
 import torch
 from torch import Tensor
 
+from flowavenet.interop.flowavenet import State, weight_norm_state
 from flowavenet.models.waveglow import WaveGlow, WaveGlowConfig
-
-State = dict[str, Tensor]
 
 HOP_LENGTH = 256
 """Samples per frame of the published SqueezeWaves, of which their weights say nothing."""
@@ -126,12 +125,8 @@ def _weight(state: State, home: str) -> Tensor:
 
 
 def _weight_norm(ours: State, home: str, state: State, theirs: list[str]) -> None:
-    """A weight-normalised convolution, several of theirs stacked along the output channels."""
-    direction = torch.cat([_weight(state, prefix) for prefix in theirs])
-    if f"{theirs[0]}.weight_g" in state:
-        size = torch.cat([state[f"{prefix}.weight_g"] for prefix in theirs])
-    else:
-        size = direction.norm(dim=(1, 2), keepdim=True)
-    ours[f"{home}.bias"] = torch.cat([state[f"{prefix}.bias"] for prefix in theirs])
-    ours[f"{home}.parametrizations.weight.original0"] = size
-    ours[f"{home}.parametrizations.weight.original1"] = direction
+    """As for FloWaveNet's, or multiplied out."""
+    plain = {prefix: state[f"{prefix}.weight"] for prefix in theirs if f"{prefix}.weight" in state}
+    given = {f"{prefix}.weight_g": weight.norm(dim=(1, 2), keepdim=True) for prefix, weight in plain.items()}
+    given |= {f"{prefix}.weight_v": weight for prefix, weight in plain.items()}
+    weight_norm_state(ours, home, state | given, theirs)
