@@ -23,6 +23,30 @@ FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
 SMALL = 4096
 """Tensors of at most so many numbers (norms, biases, gains) stay in float32: they weigh nothing and matter most."""
+LICENCES = "mit apache-2.0 bsd-3-clause gpl-3.0 cc0-1.0 cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc-by-nc-sa-4.0".split()
+"""Those that a card's head may name: the Hugging Face Hub refuses words that it does not know."""
+CARD_PAGE = """---
+{head}---
+
+# {title}
+
+An exact-likelihood flow vocoder: mel spectrogram in, waveform out.
+
+```sh
+flowavenet vocode MEL_OR_AUDIO -o out --checkpoint {name}{option}
+```
+
+```python
+from flowavenet import Vocoder
+
+vocoder = Vocoder.from_pretrained("{name}")
+wave = vocoder(mel{argument})          # mel (batch, {n_mels}, frames) to wave (batch, frames * {hop_length})
+```
+
+| | |
+|---|---|
+{table}
+"""
 
 
 def save_checkpoint(
@@ -62,7 +86,7 @@ def _describe(folder: Path, model: FlowVocoder, mel: MelSettings, facts: dict[st
     """Write all of a checkpoint folder but the weights."""
     content = {
         "format": FORMAT,
-        "model": next(name for name, cls in MODELS.items() if type(model) is cls),
+        "model": _kind(model),
         "config": dataclasses.asdict(model.config),
         "mel": {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(mel).items()},
         "training": facts,
@@ -70,7 +94,7 @@ def _describe(folder: Path, model: FlowVocoder, mel: MelSettings, facts: dict[st
     with write_atomically(folder / CONFIG) as temporary:
         temporary.write_text(yaml.safe_dump(content, sort_keys=False))
     with write_atomically(folder / CARD) as temporary:
-        temporary.write_text(model_card(folder.resolve().name, model, content))
+        temporary.write_text(model_card(folder.resolve().name, model, mel, facts))
 
 
 def load_checkpoint(folder: str | os.PathLike) -> tuple[FlowVocoder, MelSettings, dict[str, Any]]:
@@ -95,13 +119,16 @@ def load_checkpoint(folder: str | os.PathLike) -> tuple[FlowVocoder, MelSettings
         model = build(content["model"], content["config"] or {}, mel.n_mels, mel.hop_length)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{config_file}: {_line(error)}") from error
+    facts = content.get("training") or {}
+    if not isinstance(facts, dict):
+        raise ValueError(f"{config_file}: training is {type(facts).__name__}, it holds names and values")
     try:
         state = load_file(weights_file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{weights_file}: not a whole safetensors file ({_line(error)}); copy it again") from error
     _check_weights(weights_file, state, model.state_dict())
     model.load_state_dict(state)
-    return model.eval(), mel, content.get("training") or {}
+    return model.eval(), mel, facts
 
 
 def _check_weights(file: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
@@ -116,21 +143,39 @@ def _check_weights(file: Path, found: dict[str, Tensor], wanted: dict[str, Tenso
             raise ValueError(f"{file}: {key} holds values that are not finite; use an earlier checkpoint")
 
 
-def model_card(name: str, model: FlowVocoder, content: dict[str, Any]) -> str:
-    """The README.md of a checkpoint folder."""
-    mel = content["mel"]
+def model_card(name: str, model: FlowVocoder, mel: MelSettings, facts: dict[str, Any]) -> str:
+    """The README.md of a checkpoint: a head of YAML that model hubs index; how to use it; and the facts, no more.
+
+    Args:
+        name: that it is loaded by: of its folder, or its id on the Hugging Face Hub.
+        facts: ``licence``, ``language`` and ``datasets``, if they are there, go into the head as well.
+    """
+    kind = _kind(model)
+    head = {
+        "library_name": "flowavenet",
+        "pipeline_tag": "audio-to-audio",                              # where hubs keep vocoders
+        "tags": ["vocoder", "mel-spectrogram", "normalizing-flow", kind],
+    } | {key: facts[key] for key in ("language", "datasets") if key in facts}
+    licence = str(facts.get("licence", "")).lower().replace(" ", "-")
+    if licence in LICENCES:
+        head["license"] = licence
     weights = sum(parameter.numel() for parameter in model.parameters())
     rows = {
-        "model": f"{content['model']}, {weights / 1e6:.2f} M weights",
-        "audio": f"{mel['sample_rate']} Hz, one channel",
-        "mel": f"{mel['n_mels']} bands, {mel['f_min']:g}-{mel['f_max']:g} Hz, hop {mel['hop_length']}, "
-        f"window {mel['win_length']}, log {mel['log']}",
-    } | {key.replace("_", " "): _plain(value) for key, value in content["training"].items()}
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    return (
-        f"# {name}\n\nAn exact-likelihood flow vocoder: mel spectrogram in, waveform out.\n\n"
-        f"```\nflowavenet vocode MEL_OR_AUDIO -o out --checkpoint {name}\n```\n\n| | |\n|---|---|\n{table}\n"
+        "model": f"{kind}, {weights / 1e6:.2f} M weights",
+        "audio": f"{mel.sample_rate} Hz, one channel",
+        "mel": f"{mel.n_mels} bands, {mel.f_min:g}-{mel.f_max:g} Hz, hop {mel.hop_length}, "
+        f"window {mel.win_length}, log {mel.log}",
+    } | {key.replace("_", " "): _plain(value) for key, value in facts.items()}
+    option, argument = (" --speaker NAME", ', speaker="NAME"') if model.config.speaker_width else ("", "")
+    return CARD_PAGE.format(
+        head=yaml.safe_dump(head, sort_keys=False), title=name.split("/")[-1], name=name, option=option, argument=argument,
+        n_mels=mel.n_mels, hop_length=mel.hop_length,
+        table="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )
+
+
+def _kind(model: FlowVocoder) -> str:
+    return next(name for name, cls in MODELS.items() if type(model) is cls)
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flowavenet.audio import BiasDenoiser, MelMatching, MelSettings, MelSpectrogram
 from flowavenet.checkpoint import load_checkpoint, save_checkpoint
+from flowavenet.hub import find_checkpoint, push
 from flowavenet.models import FlowVocoder
 from flowavenet.models.synthesis import for_synthesis, weights_state
 from flowavenet.streaming import Continued, Noise, in_chunks
@@ -71,7 +72,8 @@ class Vocoder(nn.Module):
         """A vocoder from a checkpoint.
 
         Args:
-            source: the name of a shipped checkpoint, or a checkpoint folder; None: the shipped default.
+            source: the name of a shipped checkpoint; a checkpoint folder; or an id on the Hugging Face Hub, ``user/name`` or
+                ``user/name@revision``, which is downloaded once. None: the shipped default.
             device: where it will work.
             precision: of the nets when sampling: ``float32`` or ``bfloat16``.
         """
@@ -273,21 +275,10 @@ class Vocoder(nn.Module):
         """Write a checkpoint folder, with weights of the given precision."""
         save_checkpoint(folder, self.model, self.settings, self.facts, dtype)
 
-
-def shipped_checkpoints() -> dict[str, Path]:
-    """The checkpoints that came with the package, by name."""
-    package = Path(__file__).parent
-    # beside the package in a clone, inside it when installed from a wheel
-    homes = package.parent / "checkpoints", package / "checkpoints"
-    return {file.parent.name: file.parent for home in homes for file in sorted(home.glob("*/config.yaml"))}
-
-
-def find_checkpoint(source: str | os.PathLike) -> Path:
-    """The folder of a checkpoint given by name or by path."""
-    if Path(source).is_dir():
-        return Path(source)
-    shipped = shipped_checkpoints()
-    if str(source) not in shipped:
-        known = ", ".join(sorted(shipped)) or "none"
-        raise FileNotFoundError(f"{source}: no such checkpoint folder, and no shipped checkpoint; shipped are: {known}")
-    return shipped[str(source)]
+    def push_to_hub(
+        self, repository: str, private: bool | None = None, token: str | None = None, dtype: torch.dtype = torch.float32
+    ) -> str:
+        """Put this vocoder on the Hugging Face Hub, where ``from_pretrained(repository)`` finds it; see :func:`hub.push`."""
+        with TemporaryDirectory() as folder:
+            self.save(folder, dtype)
+            return push(folder, repository, private, token)

@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOOR = {
     "transforms": 0, "nets": 0, "losses": 0, "audio": 0,
     "models": 1,
-    "checkpoint": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
+    "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
     "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "vocoding": 3,
     "cli": 4, "demo": 4, "serve": 4,
     "__init__": 4,
@@ -24,7 +24,7 @@ THIRD_PARTIES = {
     "audio": BASIC | {"soundfile", "soxr", "safetensors", "yaml", "h5py"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
-    "plots": BASIC | {"matplotlib"}, "streaming": {"torch"},
+    "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
     "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},
     "__init__": set(),
@@ -81,7 +81,7 @@ def test_help_loads_nothing_heavy():
 def test_library_and_corpus_load_nothing_they_may_not_need():
     loaded = modules_after("from flowavenet import Vocoder; import flowavenet.training.corpus")
     assert "torch" in loaded
-    assert not {"pytorch_lightning", "librosa", "matplotlib", "soundfile", "scipy"} & loaded
+    assert not {"pytorch_lightning", "librosa", "matplotlib", "soundfile", "scipy", "huggingface_hub"} & loaded
 
 
 def test_public_names_are_all_there():

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from flowavenet import MelSpectrogram, Vocoder
-from flowavenet.vocoder import DEFAULT, shipped_checkpoints
+from flowavenet.hub import shipped_checkpoints
+from flowavenet.vocoder import DEFAULT
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ def test_saved_and_loaded_it_is_the_same(vocoder, speech, tmp_path):
 
 
 def test_unknown_checkpoint_names_the_shipped_ones():
-    with pytest.raises(FileNotFoundError, match=f"no/such: no such checkpoint folder.*{DEFAULT}"):
-        Vocoder.from_pretrained("no/such")
+    with pytest.raises(FileNotFoundError, match=f"no/such/: no such checkpoint folder.*{DEFAULT}"):
+        Vocoder.from_pretrained("no/such/")
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])

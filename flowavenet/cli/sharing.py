@@ -52,3 +52,14 @@ def export(
     shapes = f"noise (batch, frames * {hop}), mel (batch, {vocoder.settings.n_mels}, frames), frames a multiple of {grid}"
     voices = f", speaker (batch,): {', '.join(vocoder.speakers)}" if vocoder.speakers else ""
     print(f"{shapes}{voices} -> {out}")
+
+
+def push(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder, or a shipped checkpoint by name.")],
+    repository: Annotated[str, typer.Argument(help="Where on the Hub: user/name; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="For you alone; of a repository that is made now.")] = False,
+) -> None:
+    """Put a checkpoint on the Hugging Face Hub, with its card; log in before: hf auth login, or HF_TOKEN."""
+    from flowavenet.hub import find_checkpoint, push
+
+    print(f"{checkpoint} -> {push(find_checkpoint(checkpoint), repository, private or None)}")
