@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-Checkpoint = Annotated[str, typer.Option(help="A shipped checkpoint by name, or a checkpoint folder. [default: shipped]")]
+Checkpoint = Annotated[
+    str, typer.Option(help="A shipped name, a checkpoint folder, or user/name on the Hugging Face Hub. [default: shipped]")
+]
 Precision = Annotated[str, typer.Option(help="Of the nets: float32 or bfloat16.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Speaker = Annotated[str | None, typer.Option(help="Whose voice, by name, if the checkpoint tells voices apart.")]

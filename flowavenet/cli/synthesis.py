@@ -75,8 +75,11 @@ def tune(
     from flowavenet.audio import load_audio
     from flowavenet.checkpoint import update_facts
     from flowavenet.evaluation.tuning import table, temperatures
-    from flowavenet.vocoder import DEFAULT, Vocoder, find_checkpoint
+    from flowavenet.hub import find_checkpoint, is_remote
+    from flowavenet.vocoder import DEFAULT, Vocoder
 
+    if write and is_remote(checkpoint):
+        raise ValueError(f"{checkpoint}: a choice is kept in a folder; make one: hf download user/name --local-dir FOLDER")
     files = _valid_files(inputs)
     files = files[:: -(-len(files) // limit)]
     vocoder = Vocoder.from_pretrained(checkpoint or None, device)
