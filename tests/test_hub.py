@@ -290,6 +290,12 @@ def test_a_broken_folder_is_not_pushed(hub, tiny, tmp_path, flowavenet):
     assert code == 2 and "not a whole safetensors file" in complaint and not hub.asked
 
 
+def test_a_choice_is_not_kept_in_the_cache(hub, tiny, flowavenet):
+    hub.add(ID, tiny)
+    code, _, complaint = flowavenet("tune", CLIPS[0], "--checkpoint", ID, "--write")
+    assert code == 2 and "--local-dir FOLDER" in complaint and not hub.asked
+
+
 FACTS = {
     "nothing is known": ({}, {}),
     "a licence that hubs know": ({"licence": "CC0 1.0"}, {"license": "cc0-1.0"}),
