@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,16 @@ def end(failed: list[str], total: int) -> None:
     if failed:
         print(f"{len(failed)} of {total} files failed", file=sys.stderr)
         sys.exit(2)
+
+
+def say(notes: Mapping[Path, str]) -> None:
+    """Tell the user what was noted of files, those that differ in nothing but numbers in one line."""
+    alike: dict[str, list[Path]] = {}
+    for file, note in notes.items():
+        alike.setdefault(re.sub(r"[\d.]+", "", note), []).append(file)
+    for first, *more in alike.values():
+        company = f" (and {len(more)} more)" if more else ""
+        print(f"note: {first}{company}: {notes[first]}", file=sys.stderr)
 
 
 def once(path: Path, reason: str) -> str:

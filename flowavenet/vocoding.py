@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -15,7 +15,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flowavenet.audio import MEL_SUFFIXES, MelFile, MelSpectrogram, audio_blocks, audio_info, save_audio
+from flowavenet.audio import (
+    MEL_SUFFIXES,
+    Finding,
+    MelFile,
+    MelSettings,
+    MelSpectrogram,
+    audio_blocks,
+    audio_info,
+    save_audio,
+    take_in,
+)
+from flowavenet.audio.intake import ENOUGH, examine_together
 from flowavenet.batch import Failures, in_background
 from flowavenet.plots import save_spectrograms
 from flowavenet.streaming import in_chunks
@@ -28,21 +39,32 @@ AHEAD = 4
 
 
 class Mel:
-    """A mel file to vocode: its number of frames, by its header, and the mel in pieces of at most BLOCK frames.
+    """A mel file to vocode: its number of frames, by its beginning, and the mel in pieces of at most BLOCK frames.
 
     What a thread can do ahead, ``read``, is apart from what torch then does with it, ``mel``.
+
+    Args:
+        path: the file.
+        wanted: settings of the mels that the vocoder takes.
+        convention, level_db, company: what the file holds, see :func:`~flowavenet.audio.take_in`.
     """
 
-    def __init__(self, path: Path, spectrogram: MelSpectrogram):
+    def __init__(
+        self, path: Path, wanted: MelSettings, convention: str | None = None, level_db: float = 0.0,
+        company: Finding | None = None,
+    ):
         self.path = path
-        self.file = MelFile(path, spectrogram.settings.n_mels)
-        self.frames = self.file.frames
+        self.file = MelFile(path)
+        self.intake = take_in(self.file.beginning(ENOUGH), wanted, convention, level_db, company)
+        self.given = self.file.frames(self.intake.layout)
+        self.frames = self.intake.frames(self.given)
 
     def read(self) -> Iterator[Tensor]:
-        return (self.file.read(start, start + BLOCK) for start in range(0, self.frames, BLOCK))
+        layout = self.intake.layout
+        return (self.file.read(layout, start, start + BLOCK) for start in range(0, self.given, BLOCK))
 
     def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        return iter(pieces)
+        return self.intake.stream(pieces)
 
 
 class Recording:
@@ -99,18 +121,23 @@ class Vocoding:
         picture: also write ``out/<stem>.png``, the mel asked for and that of the result; of a long file, of its first tile.
         seed: of the noise.
         progress: is told after each step how many frames of audio are made, and of how many.
+        convention, level_db: what mel files hold, see :func:`~flowavenet.audio.take_in`.
         how: ``temperature``, ``match``, ``denoise`` and ``speaker`` as for :meth:`Vocoder.forward`.
     """
 
     def __init__(
         self, vocoder: Vocoder, out: Path, batch: int = 1, picture: bool = False, seed: int = 0,
-        progress: Callable[[int, int], None] = lambda done, total: None, **how: Any,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        convention: str | None = None, level_db: float = 0.0, **how: Any,
     ):
         self.vocoder, self.out, self.batch, self.picture = vocoder, out, batch, picture
         self.seed, self.progress = seed, progress
+        self.convention, self.level_db = convention, level_db
         self.how = how | {"speaker": vocoder.voice(how.get("speaker"))}  # one that is wrong is so for every file
         self.tile = vocoder.tile(how.get("match"), how.get("denoise", 0) > 0)
         self.failed = Failures()
+        self.notes: dict[Path, str] = {}
+        """What a user should know of mels that are not, or not surely, the vocoder's own; a line each."""
         self.made = self.total = 0
         """Frames of audio."""
         self.spent = 0.0
@@ -130,10 +157,20 @@ class Vocoding:
                 self._write(self._begun(source))
 
     def _opened(self, files: Iterable[Path]) -> Iterator[Source]:
-        for file in files:
-            with self.failed.noted(file):
-                kind = Mel if file.suffix.lower() in MEL_SUFFIXES else Recording
-                yield kind(file, self.vocoder.spectrogram)
+        for (_, suffix), group in groupby(files, lambda file: (file.parent, file.suffix.lower())):
+            if suffix not in MEL_SUFFIXES:
+                for file in group:
+                    with self.failed.noted(file):
+                        yield Recording(file, self.vocoder.spectrogram)
+                continue
+            beside = list(group)
+            company = None if self.convention else examine_together(beside, self.vocoder.settings)
+            for file in beside:
+                with self.failed.noted(file):
+                    mel = Mel(file, self.vocoder.settings, self.convention, self.level_db, company)
+                    if mel.intake.note:
+                        self.notes[file] = mel.intake.note
+                    yield mel
 
     def _packed(self, read: Iterable[tuple[Source, Future[list[Tensor]]]]) -> Iterator[Pack]:
         """Neighbours of one length, together."""

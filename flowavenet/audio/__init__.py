@@ -6,6 +6,7 @@ from flowavenet.audio.denoising import BiasDenoiser
 from flowavenet.audio.doctor import Finding, examine
 from flowavenet.audio.files import AudioInfo, audio_blocks, audio_info, list_audio, load_audio, save_audio, write_atomically
 from flowavenet.audio.filterbank import mel_filter_bank
+from flowavenet.audio.intake import Intake, take_in
 from flowavenet.audio.matching import MelMatching
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.melfiles import MEL_SUFFIXES, MelFile, load_mel
@@ -18,6 +19,7 @@ __all__ = [
     "CONVENTIONS",
     "Conversion",
     "Finding",
+    "Intake",
     "MEL_SUFFIXES",
     "MelFile",
     "MelMatching",
@@ -34,5 +36,6 @@ __all__ = [
     "mel_filter_bank",
     "mel_settings",
     "save_audio",
+    "take_in",
     "write_atomically",
 ]

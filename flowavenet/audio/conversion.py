@@ -7,11 +7,11 @@ Then the least-committal spectrum is sought that has the given mel, and the othe
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from flowavenet.audio.filterbank import mel_filter_bank
 from flowavenet.audio.mel import MelSpectrogram
@@ -36,24 +36,100 @@ class Conversion:
     """What was done and what was lost, in short sentences."""
 
 
+class Converter:
+    """Brings mels of one convention to another: (batch, n_mels, frames), whole or in pieces as they arrive.
+
+    Where hops or sample rates differ, frames are interpolated, each where its middle is in time. Half a hop between
+    conventions of one hop (`frame_centre`) is left as it is: see :meth:`MelSettings.delay`.
+
+    >>> from flowavenet.audio.conventions import convention
+    >>> converter = Converter(convention("rayhane_275"), convention("hifigan"))
+    >>> converter(torch.zeros(1, 80, 256)).shape, converter.frames(256)
+    (torch.Size([1, 80, 275]), 275)
+    """
+
+    def __init__(self, source: MelSettings, target: MelSettings):
+        self.source, self.target = source, target
+        self.same_bands = same_bands(source, target)
+        self.reader, self.writer = MelSpectrogram(source), MelSpectrogram(target)
+
+    def frames(self, frames: int) -> int:
+        """How many frames so many become; what a mel shows stays as long as it is, to half a frame."""
+        return max(1, round(frames / self._step))
+
+    def __call__(self, mel: Tensor, frames: int | None = None) -> Tensor:
+        """Convert a whole mel, to so many frames if they are given. Raises ValueError for another number of bands."""
+        return torch.cat(list(self.stream([mel], frames)), dim=2)
+
+    def stream(self, pieces: Iterable[Tensor], frames: int | None = None) -> Iterator[Tensor]:
+        """Convert pieces of a mel, in time order, of any lengths; together what the whole becomes.
+
+        Yields, for each piece, what can be told so far: all of it, but where frames are interpolated, which takes the next.
+        """
+        if self._step == 1:
+            yield from map(self._written, pieces)
+            return
+        held, first, given, done = None, 0, 0, 0                       # frames, the number of the first; how many came, went
+        for piece in pieces:
+            piece = self._written(piece)
+            given += piece.shape[2]
+            held = piece if held is None else torch.cat([held, piece], dim=2)
+            sure = max(done, int((given - 1.5) / self._step + 0.5))    # those between frames that are there
+            if sure > done:
+                yield self._interpolated(held, first, done, sure)
+                done = sure
+                keep = min(max(0, int(self._where(done)) - first), held.shape[2] - 1)
+                held, first = held[..., keep:], first + keep
+        frames = frames or self.frames(given)
+        if held is not None and frames > done:
+            yield self._interpolated(held, first, done, frames)
+
+    @property
+    def _step(self) -> float:
+        """Frames of the source from one frame of the target to the next."""
+        source, target = self.source, self.target
+        return target.hop_length * source.sample_rate / (source.hop_length * target.sample_rate)
+
+    def _where(self, frame: float) -> float:
+        """Where between the frames of the source a frame of the target lies: the middles of both are compared."""
+        return (frame + 0.5) * self._step - 0.5
+
+    def _interpolated(self, held: Tensor, first: int, start: int, stop: int) -> Tensor:
+        """Frames start ... stop - 1, of the source's frames from the first one on."""
+        where = self._where(torch.arange(start, stop, dtype=torch.float64, device=held.device)) - first
+        where = where.clamp(0, held.shape[2] - 1)
+        left = where.long().clamp(max=max(0, held.shape[2] - 2))
+        right = (left + 1).clamp(max=held.shape[2] - 1)
+        return torch.lerp(held[..., left], held[..., right], (where - left).to(held))
+
+    def _written(self, mel: Tensor) -> Tensor:
+        """Frame by frame, in the other convention's bands and values."""
+        if mel.dim() != 3 or mel.shape[1] != self.source.n_mels:
+            raise ValueError(
+                f"mel has shape {tuple(mel.shape)}, must be (batch, {self.source.n_mels}, frames) as its settings say"
+            )
+        source, target = self.source, self.target
+        energies = self.reader.to(mel.device).energies(mel)
+        writer = self.writer.to(mel.device)
+        if self.same_bands:
+            return writer.from_energies(energies)
+        magnitudes = _spectrum(energies, source) ** (1 / source.power) # (batch, bins, frames)
+        magnitudes = _other_bins(magnitudes, source, target)
+        return writer.from_energies(writer.filter_bank @ magnitudes**target.power)
+
+
 def convert(mel: Tensor, source: MelSettings, target: MelSettings) -> tuple[Tensor, Conversion]:
-    """Bring mel (batch, n_mels, frames) of ``source`` to ``target``: (batch, its n_mels, its frames), float32 or wider.
-
-    Half a hop between conventions (`frame_centre`) is left as it is: see :meth:`MelSettings.delay`.
-
-    Raises ValueError for another shape or number of bands.
+    """Bring mel (batch, n_mels, frames) of ``source`` to ``target``, and say what that costs; see :class:`Converter`.
 
     >>> from flowavenet.audio.conventions import convention
     >>> mel, report = convert(torch.full((1, 80, 9), -5.0), convention("hifigan"), convention("matcha"))
     >>> report.exact, round(mel[0, 0, 0].item(), 3)
     (True, 0.254)
     """
-    if mel.dim() != 3 or mel.shape[1] != source.n_mels:
-        raise ValueError(f"mel has shape {tuple(mel.shape)}, must be (batch, {source.n_mels}, frames) as its settings say")
-    there = _one_way(mel, source, target)
+    there = Converter(source, target)(mel)
     spectrogram = MelSpectrogram(source).to(mel.device)
     given = spectrogram.energies(mel)
-    back = spectrogram.energies(_one_way(there, target, source, mel.shape[2]))
+    back = spectrogram.energies(Converter(target, source)(there, mel.shape[2]))
     heard = given > 1.001 * _column(spectrogram.bounds()[0], given)
     told = heard & _told(given, source, target)
     off = (20 / source.power * (back / given).log10().abs())[told]
@@ -67,20 +143,6 @@ def same_bands(source: MelSettings, target: MelSettings) -> bool:
     """Whether two conventions gather the same bands of the same spectrum, and so differ only in how they write them."""
     source, target = (replace(settings, **_NO_MATTER, frame_centre="hop") for settings in (source, target))
     return source == target
-
-
-def _one_way(mel: Tensor, source: MelSettings, target: MelSettings, frames: int | None = None) -> Tensor:
-    energies = MelSpectrogram(source).to(mel.device).energies(mel)
-    spectrogram = MelSpectrogram(target).to(mel.device)
-    if same_bands(source, target):
-        return spectrogram.from_energies(energies)
-    magnitudes = _spectrum(energies, source) ** (1 / source.power)     # (batch, bins, frames)
-    magnitudes = _other_bins(magnitudes, source, target)
-    there = spectrogram.from_energies(spectrogram.filter_bank @ magnitudes**target.power)
-    ratio = source.hop_length * target.sample_rate / (target.hop_length * source.sample_rate)
-    if frames is None:
-        frames = max(1, round(mel.shape[2] * ratio))
-    return there if frames == mel.shape[2] else F.interpolate(there, size=frames, mode="linear", align_corners=False)
 
 
 def _spectrum(energies: Tensor, settings: MelSettings) -> Tensor:
@@ -126,7 +188,8 @@ def _told(energies: Tensor, source: MelSettings, target: MelSettings) -> Tensor:
         return (energies >= low) & (energies <= high)
     # What is not above a mel that is all floor there could as well be floor.
     floor = torch.full((1, target.n_mels, 1), target.floor).maximum(torch.as_tensor(bounds[0]).reshape(-1, 1))
-    low = MelSpectrogram(source).energies(_one_way(there.from_energies(floor), target, source, 1)).to(energies)
+    lowest = Converter(target, source)(there.from_energies(floor), 1)
+    low = MelSpectrogram(source).energies(lowest).to(energies)
     bank = mel_filter_bank(source)
     hz = torch.arange(bank.shape[1]) * (source.sample_rate / source.n_fft)
     centre = (bank @ hz / bank.sum(1).clamp(min=1e-12)).to(energies)

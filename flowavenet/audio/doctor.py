@@ -63,6 +63,8 @@ class Finding:
     """Probability by name, best first; names that are alike share theirs."""
     reasons: tuple[str, ...]
     """What was seen, in short sentences."""
+    speech: bool = False
+    """Whether frames follow each other as those of speech do."""
 
     @property
     def verdict(self) -> str:
@@ -128,7 +130,7 @@ def examine(mel: Tensor, conventions: Mapping[str, MelSettings] = CONVENTIONS) -
     said.append("the hop cannot be seen in a mel, and is the convention's")
     scores = {name: weight for family, weight in zip(order, weights, strict=True) for name in family}
     settings = None if standardised else conventions[names[0]]
-    return Finding(layout, bands, names, settings, confidence, sure, scores, tuple(said))
+    return Finding(layout, bands, names, settings, confidence, sure, scores, tuple(said), steady > _STEADY)
 
 
 def _scores(

@@ -13,6 +13,9 @@ from torch import Tensor
 MEL_SUFFIXES = (".npy", ".pt", ".safetensors")
 
 
+LAYOUTS = ("(bands, frames)", "(frames, bands)")
+
+
 def load_mel(path: str | os.PathLike, n_mels: int) -> Tensor:
     """Read one mel spectrogram: (1, n_mels, frames), float32.
 
@@ -26,23 +29,40 @@ def load_mel(path: str | os.PathLike, n_mels: int) -> Tensor:
     Raises ValueError or FileNotFoundError in one line: no such file, not an array, several utterances, another number of
     bands, no frames, values that are not finite.
     """
-    return MelFile(path, n_mels).read()
+    file = MelFile(path)
+    if n_mels not in file.shape:
+        raise ValueError(
+            f"{path}: shape {file.shape} has no dimension of {n_mels}; this vocoder wants mels of {n_mels} bands, "
+            f"(bands, frames) or (frames, bands): compute them with its mel settings"
+        )
+    return file.read(LAYOUTS[file.shape[0] != n_mels])
 
 
 class MelFile:
     """One mel spectrogram in a file: checked by its header when opened, of which any part can then be read.
 
-    The arguments and errors of :func:`load_mel`; only what is read is looked at for values that are not finite.
+    What :func:`load_mel` takes, and its errors; only what is read is looked at for values that are not finite.
     """
 
-    def __init__(self, path: str | os.PathLike, n_mels: int):
-        self.path, self.n_mels = Path(path), n_mels
-        self.frames = self._mapped().shape[1]
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.shape: tuple[int, ...] = tuple(self._mapped().shape)
+        """Without leading dimensions of size 1."""
 
-    def read(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """Frames start ... stop - 1, or all from start on: (1, n_mels, stop - start), float32."""
+    def frames(self, layout: str) -> int:
+        """Frames, if the dimensions are what the layout says, one of :data:`LAYOUTS`."""
+        return self.shape[_time(layout)]
+
+    def beginning(self, most: int) -> Tensor:
+        """At most so much of each dimension, as it lies in the file."""
+        return self._mapped()[:most, :most].clone()
+
+    def read(self, layout: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Frames start ... stop - 1, or all from start on: (1, bands, stop - start), float32."""
+        mel = self._mapped()
+        mel = (mel.T if _time(layout) == 0 else mel)[:, start:stop]
         # a copy, so that the file can be let go, with the memory that the pages read of it take
-        mel = self._mapped()[:, start:stop].to(torch.float32, copy=True).contiguous()
+        mel = mel.to(torch.float32, copy=True).contiguous()
         if bad := int((~torch.isfinite(mel)).sum()):
             raise ValueError(
                 f"{self.path}: {bad} of {mel.numel()} values are not finite; look at the front-end that wrote it"
@@ -50,8 +70,8 @@ class MelFile:
         return mel[None]
 
     def _mapped(self) -> Tensor:
-        """The mel (n_mels, frames) as it lies in the file, which is only read where it is looked at."""
-        path, n_mels = self.path, self.n_mels
+        """The two dimensions of the mel as they lie in the file, which is only read where it is looked at."""
+        path = self.path
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         mel = _read(path)
@@ -62,17 +82,16 @@ class MelFile:
             mel = mel[0]
         if mel.ndim > 2:
             raise ValueError(f"{path}: shape {found} holds {mel.shape[0]} utterances; save one per file")
-        if mel.ndim < 2 or n_mels not in mel.shape:
-            bands = f"no dimension of {n_mels}" if mel.ndim == 2 else "fewer than 2 dimensions"
-            raise ValueError(
-                f"{path}: shape {found} has {bands}; this vocoder wants mels of {n_mels} bands, (bands, frames) or "
-                f"(frames, bands): compute them with its mel settings"
-            )
-        if mel.shape[0] != n_mels:
-            mel = mel.T
-        if mel.shape[1] == 0:
+        if mel.ndim < 2:
+            raise ValueError(f"{path}: shape {found} has fewer than 2 dimensions, bands and frames")
+        if 0 in found:
             raise ValueError(f"{path}: shape {found} has 0 frames; the front-end made nothing")
         return mel
+
+
+def _time(layout: str) -> int:
+    """The dimension of time."""
+    return int(LAYOUTS.index(layout) == 0)
 
 
 def _read(path: Path) -> Tensor:

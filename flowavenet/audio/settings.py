@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
@@ -137,6 +137,15 @@ class MelSettings:
             ours, theirs = getattr(self, name), getattr(vocoder, name)
             _check(ours == theirs, f"{name} {ours} of the mel is not the vocoder's, {theirs}; analyse the recording anew")
         return vocoder._centre - self._centre
+
+    def alike(self, other: MelSettings) -> bool:
+        """Whether mels of both have the same values, but for where frames sit, the ends, the level, and next to the floor.
+
+        >>> MelSettings().alike(MelSettings(frame_centre="start"))
+        True
+        """
+        no_matter = dict(frame_centre="hop", eps=1e-14, pad_mode="reflect", peak=None)
+        return replace(self, **no_matter) == replace(other, **no_matter)
 
     @property
     def _centre(self) -> int:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from flowavenet.batch import end, find_files, progress_bar, unique_stems
-from flowavenet.cli.options import Checkpoint, Device, Precision, Speaker
+from flowavenet.batch import end, find_files, progress_bar, say, unique_stems
+from flowavenet.cli.options import Checkpoint, Device, MelConvention, Precision, Speaker
 
 TEMPERATURES = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
@@ -34,6 +34,8 @@ def vocode(
     ] = None,
     picture: Annotated[bool, typer.Option(help="Also write <stem>.png: the mel asked for, and that of the result.")] = False,
     speaker: Speaker = None,
+    convention: MelConvention = None,
+    level: Annotated[float, typer.Option(help="dB to add to mels, as `flowavenet mel` finds it missing.")] = 0.0,
     device: Device = "cpu",
 ) -> None:
     """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
@@ -50,9 +52,10 @@ def vocode(
         work = Vocoding(
             vocoder, out, batch or (4 if vocoder.device.type == "cpu" else 16), picture, seed,
             lambda done, total: bar.update(task, completed=done, total=total),
-            temperature=temperature, match=match, denoise=denoise, speaker=voice,
+            convention, level, temperature=temperature, match=match, denoise=denoise, speaker=voice,
         )
         work.run(files)
+    say({file: note for file, note in work.notes.items() if file not in work.failed})
     failed = [work.failed[file] for file in files if file in work.failed]
     if work.made:
         seconds = work.made * vocoder.settings.hop_length / vocoder.sample_rate
