@@ -1,5 +1,6 @@
 """Audio files in and out, and the mel spectrogram in each published convention."""
 
+from flowavenet.audio.calibration import Offset, estimate_offset, with_offset
 from flowavenet.audio.conventions import ABOUT, CONVENTIONS, convention, mel_settings
 from flowavenet.audio.conversion import Conversion, convert
 from flowavenet.audio.denoising import BiasDenoiser
@@ -25,10 +26,12 @@ __all__ = [
     "MelMatching",
     "MelSettings",
     "MelSpectrogram",
+    "Offset",
     "audio_blocks",
     "audio_info",
     "convention",
     "convert",
+    "estimate_offset",
     "examine",
     "list_audio",
     "load_audio",
@@ -37,5 +40,6 @@ __all__ = [
     "mel_settings",
     "save_audio",
     "take_in",
+    "with_offset",
     "write_atomically",
 ]

@@ -1,0 +1,134 @@
+"""The verb for mels as such: what they are, what a vocoder wants, what is lost on the way; and bring them there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowavenet.batch import end, find_files, for_each, unique_stems
+from flowavenet.cli.options import Checkpoint, MelConvention
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flowavenet.audio import Finding, Intake, MelSettings
+
+
+def mel(
+    inputs: Annotated[list[Path] | None, typer.Argument(help="Mel files, audio files, or folders.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for <stem>.npy, converted.")] = None,
+    to: Annotated[str, typer.Option(help="Convention to convert to, by name or YAML. [default: the checkpoint's]")] = "",
+    checkpoint: Checkpoint = "",
+    convention: MelConvention = None,
+    level: Annotated[float, typer.Option(help="dB to add to the mels.")] = 0.0,
+    reference: Annotated[
+        Path | None, typer.Option(help="Recordings of the same voice, or of the same sentences, to compare the level with.")
+    ] = None,
+    conventions: Annotated[bool, typer.Option("--conventions", help="List those that have names.")] = False,
+) -> None:
+    """Tell in which convention mels are, and what converting them costs; with -o, convert them. Recordings are analysed."""
+    from flowavenet.audio import ABOUT, CONVENTIONS, MEL_SUFFIXES, mel_settings
+    from flowavenet.audio.intake import examine_together
+    from flowavenet.vocoder import Vocoder
+
+    if conventions:
+        for name, settings in CONVENTIONS.items():
+            print(f"{name:20} {_brief(settings)}\n{'':20} {ABOUT[name]}")
+        return
+    if not inputs:
+        raise ValueError("no files are named; name mel files, recordings or folders, or ask for --conventions")
+    wanted = mel_settings(to) if to else Vocoder.from_pretrained(checkpoint or None).settings
+    files = unique_stems(find_files(inputs, MEL_SUFFIXES))
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+    for (_, suffix), group in groupby(files, lambda file: (file.parent, file.suffix.lower())):
+        beside = list(group)
+        if suffix not in MEL_SUFFIXES:
+            failed += for_each(beside, lambda file: _analyse(file, wanted, out))
+            continue
+        company = None if convention else examine_together(beside, wanted)
+        seen: list[tuple[Intake, Tensor]] = []
+
+        def one(file: Path, company: Finding | None = company, seen: list[tuple[Intake, Tensor]] = seen) -> None:
+            seen.append(_examine(file, wanted, convention, level, company, out))
+
+        failed += for_each(beside, one)
+        _compare_levels(seen, reference)
+    end(failed, len(files))
+
+
+def _examine(
+    path: Path, wanted: MelSettings, convention: str | None, level: float, company: Finding | None, out: Path | None
+) -> tuple[Intake, Tensor]:
+    """Say what a mel is, and convert it; its intake, and its beginning, arranged."""
+    from flowavenet.audio import MelFile, take_in
+    from flowavenet.audio.intake import ENOUGH
+
+    file = MelFile(path)
+    intake = take_in(file.beginning(ENOUGH), wanted, convention, level, company)
+    print(f"{path}: {intake.note or 'is what is wanted'}")
+    finding, conversion = intake.finding, intake.conversion
+    for reason in finding.reasons if finding else ():
+        print(f"  {reason}")
+    print(f"  taken as {_brief(intake.settings)}")
+    if conversion:
+        print(f"  wanted   {_brief(wanted)}")
+        exact = "exact" if conversion.exact else f"{conversion.loss_db:.2f} dB lost on the way there and back"
+        print(f"  {exact}: {', '.join(conversion.reasons)}")
+    mel = file.read(intake.layout)
+    if out:
+        _save(out / f"{path.stem}.npy", intake(mel))
+    return intake, mel[..., :ENOUGH]
+
+
+def _analyse(path: Path, wanted: MelSettings, out: Path | None) -> None:
+    """Write the mel of a recording."""
+    from flowavenet.audio import MelSpectrogram, load_audio
+
+    if out is None:
+        raise ValueError(f"{path}: a recording, whose mel would be written; say where, with -o FOLDER")
+    spectrogram = MelSpectrogram(wanted)
+    mel = spectrogram(spectrogram.normalise(load_audio(path, wanted.sample_rate)))
+    print(f"{path}: a recording, analysed into {mel.shape[2]} frames: {_brief(wanted)}")
+    _save(out / f"{path.stem}.npy", mel)
+
+
+def _compare_levels(seen: Iterable[tuple[Intake, Tensor]], reference: Path | None) -> None:
+    """Say how loud mels of one convention are, all together."""
+    from flowavenet.audio import MelSpectrogram, estimate_offset, load_audio
+
+    by_settings: dict[MelSettings, list[Tensor]] = {}
+    for intake, mel in seen:
+        by_settings.setdefault(intake.settings, []).append(mel)
+    for settings, mels in by_settings.items():
+        others = None
+        if reference:
+            spectrogram = MelSpectrogram(settings)
+            waves = (load_audio(file, settings.sample_rate) for file in find_files([reference])[:100])
+            others = [spectrogram(spectrogram.normalise(wave)) for wave in waves]
+        off = estimate_offset(mels, settings, others)
+        said = f"{len(mels)} mel{'s' * (len(mels) > 1)}: {abs(off.db):.1f} dB {'above' if off.db > 0 else 'below'}"
+        if reference:
+            print(f"{said} {reference}, give or take {off.error_db:.1f}; --level {-off.db:.1f} puts that right")
+        else:
+            print(f"{said} average speech, which means little as recordings differ by {off.error_db:.0f}; see --reference")
+
+
+def _brief(settings: MelSettings) -> str:
+    """Settings in a line."""
+    bands = f"{settings.n_mels} bands of {settings.f_min:g} to {settings.f_max:g} Hz"
+    return f"{settings.log} of {bands}, {settings.win_length} / hop {settings.hop_length} at {settings.sample_rate} Hz"
+
+
+def _save(path: Path, mel: Tensor) -> None:
+    import numpy as np
+
+    from flowavenet.audio import write_atomically
+
+    with write_atomically(path) as temporary:
+        np.save(temporary, mel[0].numpy())
