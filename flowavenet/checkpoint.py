@@ -165,7 +165,7 @@ def model_card(name: str, model: FlowVocoder, mel: MelSettings, facts: dict[str,
         "audio": f"{mel.sample_rate} Hz, one channel",
         "mel": f"{mel.n_mels} bands, {mel.f_min:g}-{mel.f_max:g} Hz, hop {mel.hop_length}, "
         f"window {mel.win_length}, log {mel.log}",
-    } | {key.replace("_", " "): _plain(value) for key, value in facts.items()}
+    } | {str(key).replace("_", " "): _plain(value) for key, value in facts.items()}
     option, argument = (" --speaker NAME", ', speaker="NAME"') if model.config.speaker_width else ("", "")
     return CARD_PAGE.format(
         head=yaml.safe_dump(head, sort_keys=False), title=name.split("/")[-1], name=name, option=option, argument=argument,

@@ -66,6 +66,8 @@ def download(source: str) -> Path:
 
     Args:
         source: ``user/name``, or ``user/name@revision``.
+
+    Raises OSError or ModuleNotFoundError, in one line; what has come through by then is kept for the next time.
     """
     repository, revision = HUB_ID.fullmatch(source).groups()
     with _in_one_line(f"{source}: no such folder, and not loaded from the Hugging Face Hub") as hub:
@@ -88,6 +90,8 @@ def push(folder: str | os.PathLike, repository: str, private: bool | None = None
         repository: ``user/name``; made if it is not there, and what it had in these files is replaced.
         private: whether only you may see it, if it is made now; None: as your account has it.
         token: that may write there; None: of ``hf auth login``, or ``HF_TOKEN``.
+
+    Raises ValueError, OSError or ModuleNotFoundError, in one line.
     """
     if not HUB_ID.fullmatch(repository) or "@" in repository:
         raise ValueError(f"{repository}: no id of a repository on the Hugging Face Hub; give user/name")

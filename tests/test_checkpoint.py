@@ -71,6 +71,7 @@ BROKEN = {
     "more layers": (lambda f: edit(f, config={"blocks": 5, "flows": 2, "width": 8}), "weights are missing"),
     "mel of no sense": (lambda f: edit(f, mel={"f_max": 99999.0}), "f_max"),
     "mel of no such field": (lambda f: edit(f, mel={"loudness": 1}), "loudness"),
+    "facts are a list": (lambda f: edit(f, training=[1]), "training is list"),
     "cut weights": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:5000]), "not a whole safetensors"),
     "a pickle for weights": (lambda f: torch.save({"a": torch.ones(2)}, f / WEIGHTS), "not a whole safetensors"),
     "weights of another model": (lambda f: edit_weights(f, lambda s: s.update(extra=torch.ones(1))), "another model"),

@@ -1,135 +1,26 @@
 """Checkpoints go to the Hugging Face Hub and come back; it is played by a small server on this machine."""
 
-import base64
-import hashlib
-import json
-import re
 import shutil
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
 import yaml
 from conftest import CLIPS
+from hub_server import TOKEN, Hub
 
 from flowavenet import Vocoder
+from flowavenet.audio import MelSettings
 from flowavenet.checkpoint import CARD, CONFIG, WEIGHTS, load_checkpoint, model_card
 from flowavenet.hub import find_checkpoint, shipped_checkpoints
+from flowavenet.models import build
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="the extra [hub] is not installed")
-TOKEN, ID = "hf_mine", "me/tiny"
+from huggingface_hub import snapshot_download  # noqa: E402
+
+ID = "me/tiny"
 FILES = sorted([CARD, CONFIG, WEIGHTS])
-
-
-def digest(content):
-    return hashlib.sha1(content).hexdigest()
-
-
-class Hub(ThreadingHTTPServer):
-    """Repositories in memory: their commits, oldest first, each a dict of files; and what was asked for."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.repositories: dict[str, list[dict[str, bytes]]] = {}
-        self.large: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        self.private: dict[str, bool] = {}
-        self.cut = ""                                                  # a file whose downloads break off, if any
-
-    def add(self, repository, folder, *more):
-        files = {file.name: file.read_bytes() for file in folder.iterdir()} | dict.fromkeys(more, b"import os")
-        self.repositories.setdefault(repository, []).append(files)
-
-    def find(self, repository, revision):
-        """The commit's name and files; None if there is no such thing."""
-        names = [f"{number:040x}" for number in range(len(self.repositories[repository]))]
-        name = names[-1] if revision == "main" and names else revision
-        return (name, self.repositories[repository][names.index(name)]) if name in names else None
-
-
-class Answers(BaseHTTPRequestHandler):
-    """The endpoints that are used for models: repository, commit, tree, files, and large files on their own way."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def answer(self, status=200, body=b"", length=None, **headers):
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in ({"Content_Length": length or len(body)} | headers).items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def handle_request(self):
-        hub, path = self.server, unquote(urlsplit(self.path).path)
-        hub.asked.append(path)
-        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        writes = path.startswith(("/api/repos", "/lfs")) or "/preupload/" in path or "/commit/" in path
-        if writes and not path.startswith("/lfs") and self.headers["Authorization"] != f"Bearer {TOKEN}":
-            return self.answer(401, {"error": "Invalid username or password."})
-        if path == "/api/repos/create":
-            wish = json.loads(data)
-            name = f"{wish['organization']}/{wish['name']}"
-            status = 409 if name in hub.repositories else 200
-            hub.repositories.setdefault(name, [])
-            hub.private.setdefault(name, wish.get("visibility") == "private")
-            return self.answer(status, {"url": f"{hub.url}/{name}"})
-        if path == "/api/validate-yaml":
-            head = yaml.safe_load(json.loads(data)["content"].split("---")[1])
-            errors = [] if head.get("license", "mit") in ("mit", "cc0-1.0") else [{"message": '"license" is not known'}]
-            return self.answer(400 if errors else 200, {"errors": errors, "warnings": []})
-        if path.startswith("/lfs/"):
-            hub.large[path.split("/")[-1]] = data
-            return self.answer()
-        if path.endswith("/objects/batch"):
-            objects = [one | {"actions": {"upload": {"href": f"{hub.url}/lfs/{one['oid']}"}}}
-                       for one in json.loads(data)["objects"]]
-            return self.answer(200, {"transfer": "basic", "objects": objects})
-        name, verb, rest = re.fullmatch(r"(?:/api/models)?/([^/]+/[^/]+)(?:/(\w+)/(.*))?", path).groups()
-        if name not in hub.repositories:
-            return self.answer(401, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
-        if verb == "preupload":
-            files = [one["path"] for one in json.loads(data)["files"]]
-            mode = {True: "lfs", False: "regular"}
-            return self.answer(200, {"files": [
-                {"path": file, "uploadMode": mode[file == WEIGHTS], "shouldIgnore": False} for file in files]})
-        if verb == "commit":
-            files = {}
-            for line in map(json.loads, data.splitlines()):
-                if line["key"] == "file":
-                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-                elif line["key"] == "lfsFile":
-                    files[line["value"]["path"]] = hub.large[line["value"]["oid"]]
-            hub.repositories[name].append(files)
-            return self.answer(200, {"commitUrl": f"{hub.url}/{name}", "commitOid": hub.find(name, "main")[0]})
-        revision, _, file = (rest or "main").partition("/")
-        if (found := hub.find(name, revision)) is None:
-            return self.answer(404, {"error": "Invalid rev id"}, X_Error_Code="RevisionNotFound")
-        commit, files = found
-        if verb == "tree":
-            return self.answer(200, [
-                {"type": "file", "path": one, "size": len(content), "oid": digest(content)}
-                for one, content in files.items()])
-        if verb == "resolve":
-            content, length = files[file], len(files[file])
-            if file == hub.cut and self.command == "GET":
-                content = content[: length // 2]
-                hub.repositories.clear()                               # nor will it do to ask again
-                self.close_connection = True
-            return self.answer(200, content, length, ETag=f'"{digest(files[file])}"', X_Repo_Commit=commit)
-        return self.answer(200, {"id": name, "sha": commit, "siblings": [{"rfilename": one} for one in files]})
-
-    do_GET = do_HEAD = do_POST = do_PUT = handle_request
 
 
 @pytest.fixture
@@ -188,14 +79,18 @@ def test_loaded_once_it_needs_no_network(hub, tiny, monkeypatch):
     assert torch.equal(heard(Vocoder.from_pretrained(ID)), first) and not hub.asked
 
 
-def test_a_revision_is_what_it_was(hub, tiny, tmp_path):
-    changed = Vocoder.from_pretrained(tiny)
-    changed.facts = {"steps": 1}
-    changed.save(tmp_path / "changed")
+def test_a_revision_is_what_it_was_until_it_is_renewed(hub, tiny):
+    def loaded(source):
+        return yaml.safe_load((find_checkpoint(source) / CONFIG).read_text())["training"]["steps"]
+
     hub.add(ID, tiny)
-    hub.add(ID, tmp_path / "changed")
-    assert Vocoder.from_pretrained(f"{ID}@{0:040x}").facts == {"steps": 0}
-    assert Vocoder.from_pretrained(ID).facts == Vocoder.from_pretrained(f"{ID}@main").facts == {"steps": 1}
+    assert loaded(ID) == 0
+    hub.add(ID, tiny)
+    old = hub.repositories[ID][1]
+    hub.repositories[ID][1] = old | {CONFIG: old[CONFIG].replace(b"steps: 0", b"steps: 1")}
+    assert loaded(ID) == 0 and loaded(f"{ID}@{1:040x}") == 1
+    snapshot_download(ID)                                              # what `hf download` does
+    assert loaded(ID) == loaded(f"{ID}@main") == 1 and loaded(f"{ID}@{0:040x}") == 0
 
 
 def test_only_a_checkpoints_files_are_downloaded(hub, tiny, tmp_path):
@@ -313,6 +208,12 @@ def test_card_says_what_the_facts_say(what, tiny):
     own = {"library_name", "pipeline_tag", "tags"}
     assert {key: value for key, value in yaml.safe_load(head).items() if key not in own} == said
     assert all(f"| {key} | " in page for key in facts)
+
+
+def test_card_of_several_voices_asks_for_one():
+    model = build("lapflow", {"width": 8, "cond_width": 8, "speakers": 2, "speaker_width": 4}, 80, 256)
+    page = model_card(ID, model, MelSettings(), {})
+    assert "--speaker NAME" in page and 'vocoder(mel, speaker="NAME")' in page
 
 
 @pytest.mark.parametrize("name, folder", shipped_checkpoints().items())
