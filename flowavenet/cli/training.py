@@ -16,18 +16,32 @@ def prepare(
     sample_rate: Annotated[int, typer.Option(help="Of the result, Hz.")] = 22050,
     min_seconds: Annotated[float, typer.Option(help="Shorter clips are left out.")] = 0.1,
     valid_fraction: Annotated[float, typer.Option(help="Part for validation, where the corpus does not say.")] = 0.02,
+    mels: Annotated[
+        Path | None, typer.Option(help="Folder of mels that a front-end predicted for these recordings, named as they are.")
+    ] = None,
+    mel: Annotated[str, typer.Option(help="With --mels: the vocoder's convention, by name or YAML.")] = "hifigan",
+    mels_in: Annotated[
+        str | None, typer.Option(help="With --mels: the convention that they are in. [default: the vocoder's]")
+    ] = None,
 ) -> None:
     """Check a corpus, file by file, and bring it to one format; run again, it goes on where it stopped."""
+    from flowavenet.audio import mel_settings
     from flowavenet.training.corpus import prepare_corpus
+    from flowavenet.training.pairs import Pairs
 
+    pairs = Pairs(mels, mel_settings(mel), mel_settings(mels_in or mel)) if mels else None
+    if pairs and pairs.settings.sample_rate != sample_rate:
+        raise ValueError(f"--sample-rate is {sample_rate}, that of {mel} {pairs.settings.sample_rate}; make them agree")
     with progress_bar() as bar:
         task = bar.add_task("preparing", total=None)
         report = prepare_corpus(
-            corpus, out, sample_rate, min_seconds=min_seconds, valid_fraction=valid_fraction,
+            corpus, out, sample_rate, pairs=pairs, min_seconds=min_seconds, valid_fraction=valid_fraction,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for path, reason in report.doubtful:
         print(f"kept, but look at it: {once(path, reason)}")
+    if pairs and pairs.given != pairs.settings:
+        print(f"mels converted from {mels_in} to {mel}: {pairs.cost()}")
     print(f"{report.kept} clips, {report.seconds / 3600:.2f} h at {sample_rate} Hz -> {out}/manifest.csv")
     end([once(path, reason) for path, reason in report.skipped], report.kept + len(report.skipped))
 

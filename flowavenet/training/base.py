@@ -14,6 +14,7 @@ from flowavenet.audio import MelSpectrogram, mel_settings
 from flowavenet.checkpoint import load_checkpoint
 from flowavenet.losses import PCM_STEP, dequantise
 from flowavenet.models import build
+from flowavenet.vocoder import find_checkpoint
 
 LAST_RATE = 0.03
 """Part of the learning rate that a cosine schedule ends with."""
@@ -22,13 +23,14 @@ LAST_RATE = 0.03
 class VocoderTraining(pl.LightningModule):
     """A model, crops of recordings with their mels, an optimizer; subclasses say what is to become small.
 
-    The mel is computed here, on the device, from the same crop. A model with speakers is told each crop's.
+    The mel is computed here, on the device, from the same crop, unless the batch has a predicted one. A model with speakers
+    is told each crop's.
 
     Args:
         name: which model, an entry of ``flowavenet.models.MODELS``.
         config: fields of the model's Config that differ from its defaults.
         mel: a convention by name, or the fields of MelSettings.
-        start_from: a checkpoint folder whose weights to start from instead of random ones; it must have the same sizes.
+        start_from: a checkpoint, by folder or name, whose weights to start from instead of random ones; of the same sizes.
         learning_rate: of AdamW.
         schedule: how the rate falls: ``steps``, by decay^(steps / decay_steps), in whole steps of decay_steps; or
             ``cosine``, along half a cosine to 3 % at the end of the run, whichever of ``trainer.max_steps`` and
@@ -76,7 +78,7 @@ class VocoderTraining(pl.LightningModule):
         self.began_with: list[str] | None = None                       # speakers, if resumed
 
     def _start_from(self, folder: str) -> None:
-        model, mel, _ = load_checkpoint(folder)
+        model, mel, _ = load_checkpoint(find_checkpoint(folder))
         if mel != self.mel_settings or model.config != self.model.config or type(model) is not type(self.model):
             raise ValueError(
                 f"{folder}: holds {model.config} for {mel}, the recipe says {self.model.config} for {self.mel_settings}"
@@ -120,6 +122,8 @@ class VocoderTraining(pl.LightningModule):
         noise = torch.Generator(padded.device).manual_seed(self.hparams.seed + int(batch["index"][0]))
         before, _ = self.mel_settings.context
         mel = self.mel.from_padded(padded)
+        if "mel" in batch:
+            mel = torch.where(batch["predicted"][:, None, None], batch["mel"], mel)
         wave = padded[:, before : before + mel.shape[-1] * self.mel_settings.hop_length]
         wave = dequantise(wave, self.hparams.dequantisation, noise)
         return wave, mel, batch["speaker"] if self.model.config.speakers else None

@@ -166,16 +166,14 @@ class Showcase(pl.Callback):
         step, rate = trainer.global_step, module.mel_settings.sample_rate
         for clip in range(min(self.clips, len(data.clips))):
             crop = {key: value[None].to(module.device) for key, value in data[clip * data.per_clip].items()}
-            padded, speaker = data.gather(crop["start"]), crop["speaker"] if module.model.config.speakers else None
-            mel = module.mel.from_padded(padded)
+            recorded, mel, speaker = module.crops(crop | {"padded": data.gather(crop["start"])})
             generator = torch.Generator(module.device).manual_seed(0)
             wave = module.model.sample(mel, self.temperature, generator, speaker).clamp(-1, 1)
             again = module.mel(wave)
             board.add_audio(f"clip{clip}/vocoded", wave[0].cpu(), step, rate)
             if self.first:
-                before = (padded.shape[1] - wave.shape[1]) // 2
-                board.add_audio(f"clip{clip}/recorded", padded[0, before : before + wave.shape[1]].cpu(), step, rate)
-            figure = spectrogram_figure([("recorded", mel[0]), ("vocoded", again[0])], module.mel_settings)
+                board.add_audio(f"clip{clip}/recorded", recorded[0].cpu(), step, rate)
+            figure = spectrogram_figure([("given", mel[0]), ("vocoded", again[0])], module.mel_settings)
             board.add_figure(f"clip{clip}/mel", figure, step)
             if clip == 0:
                 for name, value in log_dets(module.model, wave, mel, speaker).items():

@@ -5,6 +5,8 @@ train on: every clip decoded once and checked, one sample rate, and a manifest.c
 
     path,speaker,split,seconds
     anna/0001.flac,anna,train,3.482
+
+Where a front-end predicted a mel of every recording (pairs.py), the column mel names it.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ import csv
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flowavenet.audio import audio_info, list_audio, load_audio, save_audio, write_atomically
+from flowavenet.audio import audio_info, load_audio, save_audio, write_atomically
+from flowavenet.training.layouts import COLUMNS, MANIFEST, Entry, entries_of
+from flowavenet.training.pairs import Pairs
 
-MANIFEST = "manifest.csv"
-COLUMNS = ("path", "speaker", "split", "seconds")
 FULL_SCALE = 32767 / 32768  # the highest value of 16 bits
 CLIPPED_SHARE = 0.001  # of all samples at full scale: more than that is heard
 SILENT_PEAK = 0.001  # -60 dB re full scale: what 16 bits leave of such a clip is mostly rounding
@@ -39,6 +41,8 @@ class Clip:
     """train or valid."""
     seconds: float
     """Duration."""
+    mel: Path | None = None
+    """Predicted for it by a front-end, (n_mels, frames)."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,10 @@ class PrepareReport:
     """Kept, but listen to them (clipped). Only of the clips converted now, not of those found converted."""
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A clip as its corpus describes it, before anything is read or decided."""
-
-    path: Path
-    name: str  # relative path without suffix: the split is drawn from it, a prepared corpus files it so
-    speaker: str
-    split: str = ""  # "": not said
-    seconds: float | None = None
-    row: str = ""  # where it is named, such as "manifest.csv row 3"; "" if it was found
-
-
 def read_corpus(source: str | Path, valid_fraction: float = 0.02, seed: int = 0) -> list[Clip]:
     """List the clips of a corpus, in any of the usual layouts, in a fixed order.
 
-    - a folder with a manifest.csv, or a CSV file: columns path[,speaker][,split][,seconds], paths from there
+    - a folder with a manifest.csv, or a CSV file: columns path[,speaker][,split][,seconds][,mel], paths from there
     - LJSpeech: metadata.csv and wavs/
     - VCTK: wav48*/<speaker>/; of two microphones the first
     - else every audio file below the folder; the first sub-folder is the speaker
@@ -84,15 +76,16 @@ def read_corpus(source: str | Path, valid_fraction: float = 0.02, seed: int = 0)
         FileNotFoundError: no such source, or a clip that it names is missing.
         ValueError: no audio there, a faulty manifest, a faulty file, or no clip left to train on.
     """
-    entries = _entries(Path(source))
+    entries = entries_of(Path(source))
     for entry in entries:
-        if entry.row and not entry.path.is_file():
-            raise FileNotFoundError(f"{entry.row}: no file {entry.path}; correct or remove the row")
+        for path in (entry.path, entry.mel) if entry.row else ():
+            if path and not path.is_file():
+                raise FileNotFoundError(f"{entry.row}: no file {path}; correct or remove the row")
     entries = _with_splits(entries, valid_fraction, seed, source)
     clips = []
     for e in entries:
         seconds = audio_info(e.path).seconds if e.seconds is None else e.seconds
-        clips.append(Clip(e.path, e.speaker, e.split, seconds))
+        clips.append(Clip(e.path, e.speaker, e.split, seconds, e.mel))
     return clips
 
 
@@ -101,6 +94,7 @@ def prepare_corpus(
     out: str | Path,
     sample_rate: int,
     *,
+    pairs: Pairs | None = None,
     workers: int | None = None,
     min_seconds: float = 0.1,
     valid_fraction: float = 0.02,
@@ -116,6 +110,8 @@ def prepare_corpus(
         source: as for `read_corpus`, which also explains `valid_fraction` and `seed`.
         out: folder for <name>.flac, by the same relative names, and manifest.csv.
         sample_rate: Hz.
+        pairs: predicted mels, which become <name>.npy; a clip without one, or with one that is not its own, is skipped.
+            Then every clip is converted anew, as their convention may move the recordings.
         workers: clips converted at the same time; None: one per processor.
         min_seconds: shortest clip to keep.
         progress: called with the numbers of clips done and of all.
@@ -124,7 +120,7 @@ def prepare_corpus(
         ValueError: `out` is `source` or inside it, or no clip was usable.
     """
     source, out = Path(source), Path(out)
-    entries = _entries(source)
+    entries = entries_of(source)
     root = source if source.is_dir() else source.parent
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{out}: is in the source {root}; choose another folder, to keep the originals")
@@ -133,13 +129,13 @@ def prepare_corpus(
     for entry in entries:
         taken.setdefault(entry.name, entry.path)
 
-    def convert(entry: _Entry) -> tuple[float, str, str]:
+    def convert(entry: Entry) -> tuple[float, str, str]:
         """Return its seconds, why it is skipped ("" if kept), and what is doubtful about it (or "")."""
         if taken[entry.name] != entry.path:
             return 0.0, f"would become the same file as {taken[entry.name]}; rename one", ""
         target = _target(out, entry)
         try:
-            seconds = _converted(entry.path, target, sample_rate)
+            seconds = 0.0 if pairs else _converted(entry.path, target, sample_rate)
             wave = None if seconds else load_audio(entry.path, sample_rate)
         except (ValueError, OSError) as error:
             return 0.0, str(error), ""
@@ -152,10 +148,16 @@ def prepare_corpus(
         if level.max() < SILENT_PEAK:
             return 0.0, f"next to silent, its peak is {level.max():.1e} of full scale", ""
         clipped = (level >= FULL_SCALE).float().mean().item()
+        doubts = [f"clipped, {clipped:.1%} of its samples are at full scale"] if clipped > CLIPPED_SHARE else []
         target.parent.mkdir(parents=True, exist_ok=True)
+        if pairs:
+            wave = pairs.delayed(wave)
+            try:
+                doubts += pairs.save(entry.name, wave, target.with_suffix(".npy"))
+            except (ValueError, OSError) as error:
+                return 0.0, str(error), ""
         save_audio(target, wave, sample_rate)
-        doubt = f"clipped, {clipped:.1%} of its samples are at full scale" if clipped > CLIPPED_SHARE else ""
-        return samples / sample_rate, "", doubt
+        return wave.shape[1] / sample_rate, "", "; ".join(doubts)
 
     kept, skipped, doubtful = [], [], []
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
@@ -174,14 +176,15 @@ def prepare_corpus(
     kept = _with_splits(kept, valid_fraction, seed, source)
     with write_atomically(out / MANIFEST) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow(COLUMNS if pairs else COLUMNS[:-1])
         for entry in kept:
-            path = _target(out, entry).relative_to(out).as_posix()
-            writer.writerow((path, entry.speaker, entry.split, f"{entry.seconds:.3f}"))
+            path = _target(out, entry).relative_to(out)
+            mel = [path.with_suffix(".npy").as_posix()] if pairs else []
+            writer.writerow([path.as_posix(), entry.speaker, entry.split, f"{entry.seconds:.3f}", *mel])
     return PrepareReport(len(kept), sum(entry.seconds or 0.0 for entry in kept), skipped, doubtful)
 
 
-def _target(out: Path, entry: _Entry) -> Path:
+def _target(out: Path, entry: Entry) -> Path:
     return out / f"{entry.name}.flac"
 
 
@@ -197,85 +200,7 @@ def _converted(path: Path, target: Path, sample_rate: int) -> float:
     return info.seconds if info.sample_rate == sample_rate else 0.0
 
 
-def _entries(source: Path) -> list[_Entry]:
-    """Recognise the layout of a corpus."""
-    if not source.exists():
-        raise FileNotFoundError(f"{source}: no such folder or manifest")
-    source = Path(os.path.abspath(source))
-    if source.is_file():
-        entries = list(_from_manifest(source))
-    elif (source / MANIFEST).is_file():
-        entries = list(_from_manifest(source / MANIFEST))
-    elif (source / "metadata.csv").is_file() and (source / "wavs").is_dir():
-        entries = list(_from_ljspeech(source))
-    elif vctk := sorted(path for path in source.glob("wav48*") if path.is_dir()):
-        entries = list(_from_vctk(source, vctk[-1]))  # the last: wav48_silence_trimmed rather than wav48
-    else:
-        found = list_audio(source)
-        entries = [_Entry(path, _name(path, source), _first_folder(path, source)) for path in found]
-    if not entries:
-        raise ValueError(f"{source}: no audio there; give a folder of wav, flac, ogg or mp3, or a manifest")
-    return entries
-
-
-def _from_manifest(manifest: Path) -> Iterator[_Entry]:
-    seen: dict[Path, int] = {}
-    # -sig, because spreadsheets put a byte order mark first.
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        columns = reader.fieldnames or []
-        if "path" not in columns:
-            has = ", ".join(columns) or "nothing"
-            raise ValueError(f"{manifest}: has no column path, only {has}; begin it with path,speaker,split")
-        for values in reader:
-            number, row = reader.line_num, f"{manifest} row {reader.line_num}"
-            given, speaker, split, seconds = ((values.get(column) or "").strip() for column in COLUMNS)
-            if not given:
-                raise ValueError(f"{row}: has no path; fill it in or remove the row")
-            path = Path(os.path.abspath(manifest.parent / given))
-            if path in seen:
-                raise ValueError(f"{row}: {given} is in row {seen[path]} already; remove one")
-            if split not in ("", "train", "valid"):
-                raise ValueError(f"{row}: split is {split!r}, must be train or valid, or empty")
-            seen[path] = number
-            try:
-                duration = float(seconds) if seconds else None
-            except ValueError:
-                duration = math.nan
-            if duration is not None and not 0 < duration < math.inf:
-                raise ValueError(f"{row}: seconds is {seconds!r}, must be a number above 0, or empty")
-            yield _Entry(path, _name(path, manifest.parent), speaker, split, duration, row)
-
-
-def _from_ljspeech(root: Path) -> Iterator[_Entry]:
-    found = {path.stem: path for path in list_audio(root / "wavs")}
-    lines = (root / "metadata.csv").read_text(encoding="utf-8-sig").splitlines()
-    for number, line in enumerate(lines, start=1):
-        if stem := line.split("|")[0].strip():
-            path = found.get(stem, root / "wavs" / f"{stem}.wav")
-            yield _Entry(path, _name(path, root), "", row=f"{root / 'metadata.csv'} row {number}")
-
-
-def _from_vctk(root: Path, folder: Path) -> Iterator[_Entry]:
-    paths = list_audio(folder)
-    names = {_name(path, folder) for path in paths}
-    for path in paths:
-        second = path.stem.endswith("_mic2")
-        if not (second and _name(path, folder).removesuffix("2") + "1" in names):
-            yield _Entry(path, _name(path, root), _first_folder(path, folder))
-
-
-def _name(path: Path, root: Path) -> str:
-    inside = path.relative_to(root if path.is_relative_to(root) else path.anchor)
-    return inside.with_suffix("").as_posix()
-
-
-def _first_folder(path: Path, root: Path) -> str:
-    inside = path.relative_to(root).parts
-    return inside[0] if len(inside) > 1 else ""
-
-
-def _with_splits(entries: list[_Entry], valid_fraction: float, seed: int, source: object) -> list[_Entry]:
+def _with_splits(entries: list[Entry], valid_fraction: float, seed: int, source: object) -> list[Entry]:
     """Decide on the split of every entry that has none."""
     if not 0 <= valid_fraction < 1:
         raise ValueError(f"valid_fraction is {valid_fraction}, must be at least 0 and below 1")

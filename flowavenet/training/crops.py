@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from flowavenet.audio import MelSpectrogram, load_audio
+from flowavenet.audio import MelSpectrogram, load_audio, load_mel
 from flowavenet.training.corpus import Clip
 
 INT16 = 32768
@@ -31,6 +31,9 @@ class Crops(Dataset):
 
     Every second of the corpus is equally likely. A crop quieter than ``silence_db`` is drawn again, a few times.
 
+    With ``predicted_share``, crops begin at hops, and an item also has the ``mel`` that was predicted for its clip there,
+    (n_mels, frames), and whether this crop is one to be ``predicted`` from it, rather than from its own mel.
+
     Args:
         clips: the recordings.
         mel: gives the sample rate, the level and the context that crops carry.
@@ -38,30 +41,38 @@ class Crops(Dataset):
         seed: the same seed draws the same crops.
         silence_db: RMS below which a crop is silence, dB re full scale.
         speakers: names, in the order of their numbers; None: those of the clips.
+        predicted_share: part of the crops to be predicted from the clips' ``mel``; 0: their mels are not read.
     """
 
     tries = 8
 
     def __init__(
         self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float,
-        speakers: Sequence[str] | None = None,
+        speakers: Sequence[str] | None = None, predicted_share: float = 0.0,
     ):
         self.clips = list(clips)
         self.mel = mel
+        self.frames = frames
         self.length = frames * mel.settings.hop_length + sum(mel.settings.context)
         self.seed = seed
         self.silence_rms = 10 ** (silence_db / 20)
         names = speakers_of(self.clips) if speakers is None else list(speakers)
         self.speakers = [names.index(clip.speaker) for clip in self.clips]
+        self.predicted_share = predicted_share
+        self.grid = mel.settings.hop_length if predicted_share else 1  # where crops may begin, samples
         self.ends = np.cumsum([max(clip.seconds, 1e-3) for clip in self.clips])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.draw(index)
-        return {"padded": self.cut(self.wave(clip), start), **self.about(index, clip)}
+        return {"padded": self.cut(self.wave(clip), start), **self.about(index, clip, start)}
 
-    def about(self, index: int, clip: int) -> dict[str, Tensor]:
+    def about(self, index: int, clip: int, start: int) -> dict[str, Tensor]:
         """What an item says beside its samples."""
-        return {"index": torch.tensor(index), "speaker": torch.tensor(self.speakers[clip])}
+        item = {"index": torch.tensor(index), "speaker": torch.tensor(self.speakers[clip])}
+        if self.predicted_share:
+            lot = np.random.default_rng([self.seed, index, 1]).random()
+            item |= {"mel": self.cut_mel(clip, start), "predicted": torch.tensor(lot < self.predicted_share)}
+        return item
 
     def draw(self, index: int) -> tuple[int, int]:
         """The clip and the first sample of crop ``index``."""
@@ -69,7 +80,7 @@ class Crops(Dataset):
         for _ in range(self.tries):
             clip = int(np.searchsorted(self.ends, random.random() * self.ends[-1], side="right"))
             wave = self.wave(clip)
-            start = int(random.integers(max(1, len(wave) - self.length + 1)))
+            start = int(random.integers(max(1, len(wave) - self.length + 1))) // self.grid * self.grid
             if self.cut(wave, start).square().mean().sqrt() >= self.silence_rms:
                 break
         return clip, start
@@ -78,6 +89,13 @@ class Crops(Dataset):
         """Samples from ``start`` as float, followed by digital silence where the clip is too short."""
         crop = wave[start : start + self.length].float() / INT16
         return torch.nn.functional.pad(crop, (0, self.length - len(crop)))
+
+    def cut_mel(self, clip: int, start: int) -> Tensor:
+        """The predicted mel of a crop, followed by that of digital silence where the clip is too short."""
+        first, settings = start // self.mel.settings.hop_length, self.mel.settings
+        mel = load_mel(self.clips[clip].mel, settings.n_mels)[0, :, first : first + self.frames]
+        silence = self.mel.from_energies(torch.zeros(settings.n_mels, self.frames - mel.shape[1]))
+        return torch.cat([mel, silence], dim=1)
 
     def wave(self, clip: int) -> Tensor:
         """The samples of a clip, with what the mel looks at beyond its ends: int16."""
@@ -94,9 +112,9 @@ class CropsInMemory(Crops):
 
     def __init__(
         self, clips: Sequence[Clip], mel: MelSpectrogram, frames: int, seed: int, silence_db: float,
-        speakers: Sequence[str] | None = None,
+        speakers: Sequence[str] | None = None, predicted_share: float = 0.0,
     ):
-        super().__init__(clips, mel, frames, seed, silence_db, speakers)
+        super().__init__(clips, mel, frames, seed, silence_db, speakers, predicted_share)
         waves = [super(CropsInMemory, self).wave(clip) for clip in range(len(self.clips))]
         # each at least as long as a crop, so that none runs into the next clip
         waves = [torch.nn.functional.pad(wave, (0, max(0, self.length - len(wave)))) for wave in waves]
@@ -106,7 +124,7 @@ class CropsInMemory(Crops):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip, start = self.draw(index)
-        return {"start": torch.tensor(self.starts[clip] + start), **self.about(index, clip)}
+        return {"start": torch.tensor(self.starts[clip] + start), **self.about(index, clip, start)}
 
     def wave(self, clip: int) -> Tensor:
         return self.samples[self.starts[clip] : self.starts[clip + 1]]
@@ -131,7 +149,8 @@ class FixedCrops(CropsInMemory):
 
     def draw(self, index: int) -> tuple[int, int]:
         clip, part = divmod(index, self.per_clip)
-        return clip, (len(self.wave(clip)) - self.length) * (part + 1) // (self.per_clip + 1)
+        start = (len(self.wave(clip)) - self.length) * (part + 1) // (self.per_clip + 1)
+        return clip, start // self.grid * self.grid
 
 
 class FromPosition(Sampler[list[int]]):

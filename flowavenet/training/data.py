@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSpectrogram, mel_settings
-from flowavenet.training.corpus import read_corpus
+from flowavenet.training.corpus import Clip, read_corpus
 from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
+from flowavenet.training.pairs import check_pair
 
 
 class SpeechData(pl.LightningDataModule):
@@ -23,6 +24,9 @@ class SpeechData(pl.LightningDataModule):
         mel: a convention by name, or the fields of MelSettings; the command line takes it from the model.
         segment_frames: length of a training crop, mel frames.
         batch_size: crops per step and process.
+        predicted_share: part of the crops that are learnt from the mel which a front-end predicted for the clip, rather than
+            from the crop's own; the corpus is one of ``flowavenet prepare --mels``. Validation is on predicted mels, and
+            on own ones as well; 0: on own mels alone.
         valid_fraction: part of the clips that validates, where the corpus does not say.
         silence_db: crops quieter than this (RMS, dB re full scale) are drawn again.
         in_memory: keep the decoded corpus in the memory of the device that trains, 16 bits per sample (159 MB per hour
@@ -37,6 +41,7 @@ class SpeechData(pl.LightningDataModule):
         mel: str | dict[str, Any] = "hifigan",
         segment_frames: int = 62,
         batch_size: int = 8,
+        predicted_share: float = 0.0,
         valid_fraction: float = 0.02,
         silence_db: float = -50.0,
         in_memory: bool = False,
@@ -48,6 +53,9 @@ class SpeechData(pl.LightningDataModule):
         self.mel = mel_settings(mel)
         self.segment_frames = segment_frames
         self.batch_size = batch_size
+        if not 0 <= predicted_share <= 1:
+            raise ValueError(f"predicted_share is {predicted_share}, must be 0 to 1")
+        self.predicted_share = predicted_share
         self.valid_fraction = valid_fraction
         self.silence_db = silence_db
         self.in_memory = in_memory
@@ -65,10 +73,23 @@ class SpeechData(pl.LightningDataModule):
                 f"{self.corpus}: all {len(clips)} clips are for training; mark some as valid in the manifest, or leave the "
                 f"split empty and a part is chosen"
             )
+        spectrogram = MelSpectrogram(self.mel)
+        if self.predicted_share:
+            self._check_pairs(clips, spectrogram)
         self.speakers = speakers_of(clips)
-        options = MelSpectrogram(self.mel), self.segment_frames, self.seed, self.silence_db, self.speakers
-        self.train = (CropsInMemory if self.in_memory else Crops)(self.train_clips, *options)
-        self.valid = FixedCrops(self.valid_clips, *options)
+        options = spectrogram, self.segment_frames, self.seed, self.silence_db, self.speakers
+        self.train = (CropsInMemory if self.in_memory else Crops)(self.train_clips, *options, self.predicted_share)
+        self.valid = FixedCrops(self.valid_clips, *options, float(self.predicted_share > 0))
+
+    def _check_pairs(self, clips: list[Clip], spectrogram: MelSpectrogram) -> None:
+        """Refuse clips without predicted mels, and look at a few of the mels whether they are of their recordings."""
+        if bare := sum(clip.mel is None for clip in clips):
+            raise ValueError(
+                f"{self.corpus}: {bare} of {len(clips)} clips have no predicted mel, but data.predicted_share is "
+                f"{self.predicted_share:g}; pair them by flowavenet prepare CORPUS OUT --mels FOLDER"
+            )
+        for clip in clips[:: -(-len(clips) // 8)]:
+            check_pair(clip.mel, clip.path, spectrogram)
 
     @property
     def batches_per_epoch(self) -> int:

@@ -57,6 +57,9 @@ class LikelihoodTraining(VocoderTraining):
         nats = self.nats_per_sample(batch).mean()
         size = len(batch["padded"])
         self.log("valid/nats_per_sample", nats, prog_bar=True, batch_size=size, sync_dist=True)
+        if "mel" in batch:
+            own = self.nats_per_sample(batch | {"predicted": torch.zeros_like(batch["predicted"])}).mean()
+            self.log("valid/nats_per_sample_own_mels", own, batch_size=size, sync_dist=True)
         if self.hparams.dequantisation:
             bits = bits_per_sample(nats, self.hparams.dequantisation)
             self.log("valid/bits_per_sample", bits, batch_size=size, sync_dist=True)
