@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import yaml
 from conftest import CLIPS
 
@@ -36,11 +37,29 @@ def teaching(model, folder):
     return ["--model.teacher", str(folder), "--model.draws", "2"]
 
 
+def pairing(voices, folder, mel):
+    """What a recipe of fine-tuning needs: a corpus prepared with mels, here those of the recordings themselves."""
+    import numpy as np
+
+    from flowavenet.audio import MelSpectrogram, load_audio, mel_settings
+    from flowavenet.training.corpus import prepare_corpus
+    from flowavenet.training.pairs import Pairs
+
+    settings = mel_settings(mel)
+    folder.mkdir()
+    for clip in voices.rglob("*.flac"):
+        np.save(folder / f"{clip.stem}.npy", MelSpectrogram(settings)(load_audio(clip, settings.sample_rate)))
+    prepare_corpus(voices, folder / "corpus", settings.sample_rate, pairs=Pairs(folder, settings))
+    return folder / "corpus"
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
 def test_recipe_takes_a_step(recipe, voices, tmp_path):
     from flowavenet.training.fit import distil, fit
 
-    model = yaml.safe_load(recipe.read_text())["model"]
+    model, data = (yaml.safe_load(recipe.read_text())[part] for part in ("model", "data"))
+    if data.get("predicted_share"):
+        voices = pairing(voices, tmp_path / "mels", model["mel"])
     own, train, loss = ["--model.compile", "false", "--model.init_crops", "2"], fit, "nats_per_sample"
     if "teacher" in model:
         own, train, loss = teaching(model, tmp_path / "teacher"), distil, "kl"
@@ -72,9 +91,21 @@ def test_every_variant_of_the_lab_can_be_built():
         build(changes.get("model.name", "lapflow"), changes.get("model.config", {}), 80, 256)
 
 
-def script(name, monkeypatch):
+def test_stand_ins_for_predicted_mels_are_whole_groups_of_frames(corpus, tmp_path, monkeypatch, capsys):
+    import numpy as np
+
+    standin = script("standin", monkeypatch, "finetune")
+    monkeypatch.setattr(sys, "argv", ["standin.py", str(corpus), "-o", str(tmp_path), "--minutes", "0.02"])
+    standin.main()
+    for clip in CLIPS:
+        mel, frames = np.load(tmp_path / f"{clip.stem}.npy"), -(-soundfile.info(clip).frames // 256)
+        assert mel.shape == (80, -(-frames // standin.GROUP) * standin.GROUP) and np.isfinite(mel).all()
+    assert "1 validation clips: off by" in capsys.readouterr().out
+
+
+def script(name, monkeypatch, folder=None):
     """A recipe's program, as a module."""
-    place = importlib.util.spec_from_file_location(name, FOLDER / name / f"{name}.py")
+    place = importlib.util.spec_from_file_location(name, FOLDER / (folder or name) / f"{name}.py")
     monkeypatch.setitem(sys.modules, name, module := importlib.util.module_from_spec(place))
     place.loader.exec_module(module)
     return module
