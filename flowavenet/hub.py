@@ -17,17 +17,18 @@ from flowavenet.checkpoint import CARD, CONFIG, WEIGHTS, load_checkpoint, model_
 
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")
 """user/name, or user/name@revision: a branch, a tag or a commit."""
+UNREACHABLE = "it cannot be reached; is there a network? Run it again when there is"
+FORBIDDEN = "it does not let you; log in (hf auth login), or set HF_TOKEN, with a token that may do this"
 REASONS = {
     "OfflineModeIsEnabled": "it is not in the cache, and HF_HUB_OFFLINE is set; unset that, once",
     "GatedRepoError": "its owner wants to be asked first: see its page there, then log in (hf auth login)",
     "RepositoryNotFoundError": "no such repository, or a private one; check the spelling, or log in (hf auth login)",
     "RevisionNotFoundError": "no such revision in that repository; give a branch, a tag or a commit",
     "HFValidationError": "no id that it would take; give user/name",
-    "LocalEntryNotFoundError": "it cannot be reached; is there a network? What came through is kept: run it again",
-    "TransportError": "it cannot be reached; is there a network? What came through is kept: run it again",
+    "LocalEntryNotFoundError": UNREACHABLE,
+    "TransportError": UNREACHABLE,
 }
 """What to tell of an error, by the name of its class or of one it is derived from; the first that fits."""
-FORBIDDEN = "it does not let you; log in (hf auth login), or set HF_TOKEN, with a token that may do this"
 
 
 def shipped_checkpoints() -> dict[str, Path]:
@@ -67,7 +68,7 @@ def download(source: str) -> Path:
     Args:
         source: ``user/name``, or ``user/name@revision``.
 
-    Raises OSError or ModuleNotFoundError, in one line; what has come through by then is kept for the next time.
+    Raises OSError or ModuleNotFoundError, in one line; files that came through whole are kept for the next time.
     """
     repository, revision = HUB_ID.fullmatch(source).groups()
     with _in_one_line(f"{source}: no such folder, and not loaded from the Hugging Face Hub") as hub:
@@ -118,5 +119,6 @@ def _in_one_line(what: str) -> Iterator[ModuleType]:
     except Exception as error:                                         # of its transport, which changes with its versions
         names = {cls.__name__ for cls in type(error).__mro__}
         status = getattr(getattr(error, "response", None), "status_code", None)
-        own = FORBIDDEN if status in (401, 403) else f"{' '.join(str(error).split())} ({type(error).__name__})"
-        raise OSError(f"{what}: {next((why for name, why in REASONS.items() if name in names), own)}") from error
+        unknown = FORBIDDEN if status in (401, 403) else f"{' '.join(str(error).split())} ({type(error).__name__})"
+        reason = next((why for name, why in REASONS.items() if name in names), unknown)
+        raise OSError(f"{what}: {reason}") from error

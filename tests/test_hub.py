@@ -4,6 +4,7 @@ import shutil
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -59,8 +60,6 @@ def test_pushed_and_loaded_it_has_the_same_samples(hub, tiny):
 
 
 def test_verbs_take_an_id_and_push_a_folder(hub, tiny, flowavenet, monkeypatch):
-    import numpy as np
-
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     code, said, complaint = flowavenet("push", tiny, ID)
     assert code == 0 and f"{hub.url}/{ID}" in said, complaint
@@ -93,7 +92,7 @@ def test_a_revision_is_what_it_was_until_it_is_renewed(hub, tiny):
     assert loaded(ID) == loaded(f"{ID}@main") == 1 and loaded(f"{ID}@{0:040x}") == 0
 
 
-def test_only_a_checkpoints_files_are_downloaded(hub, tiny, tmp_path):
+def test_only_a_checkpoints_files_are_downloaded(hub, tiny):
     hub.add(ID, tiny, "modeling.py", "model.bin")
     assert sorted(file.name for file in find_checkpoint(ID).iterdir()) == FILES
     assert not [path for path in hub.asked if path.endswith((".py", ".bin"))]
@@ -165,15 +164,15 @@ def test_what_cannot_be_loaded_is_one_line(hub, tiny, monkeypatch, flowavenet, p
     assert len(complaint.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("prepare, words, message", [
-    (nothing, [ID], "log in"),
-    (not_installed, [ID], "pip install 'flowavenet[hub]'"),
-    (nothing, ["tiny"], "give user/name"),
-    (nothing, [f"{ID}@v1"], "give user/name"),
+@pytest.mark.parametrize("prepare, repository, message", [
+    (nothing, ID, "log in"),
+    (not_installed, ID, "pip install 'flowavenet[hub]'"),
+    (nothing, "tiny", "give user/name"),
+    (nothing, f"{ID}@v1", "give user/name"),
 ])
-def test_what_cannot_be_pushed_is_one_line(hub, tiny, monkeypatch, flowavenet, prepare, words, message):
+def test_what_cannot_be_pushed_is_one_line(hub, tiny, monkeypatch, flowavenet, prepare, repository, message):
     prepare(hub, tiny, monkeypatch)
-    code, said, complaint = flowavenet("push", tiny, *words)
+    code, said, complaint = flowavenet("push", tiny, repository)
     assert code == 2 and not said and message in complaint and len(complaint.strip().splitlines()) == 1
     assert not hub.repositories
 
