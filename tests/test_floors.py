@@ -15,7 +15,7 @@ FLOOR = {
     "models": 1,
     "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
     "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "vocoding": 3,
-    "cli": 4, "demo": 4, "serve": 4,
+    "demo": 4, "serve": 4, "cli": 5,
     "__init__": 4,
 }
 BASIC = {"torch", "numpy"}
@@ -23,9 +23,10 @@ THIRD_PARTIES = {
     "transforms": {"torch"}, "nets": {"torch"}, "losses": {"torch"}, "models": {"torch"},
     "audio": BASIC | {"soundfile", "soxr", "safetensors", "yaml", "h5py"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
-    "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"librosa", "pesq", "pystoi"},
+    "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"soxr", "pesq", "pystoi", "parselmouth"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
+    "demo": {"torch", "gradio"},
     "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},
     "__init__": set(),
 }

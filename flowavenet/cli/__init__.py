@@ -18,7 +18,9 @@ for verb in (synthesis.vocode, synthesis.tune, training.prepare):
     app.command()(verb)
 for verb in (training.fit, training.distil):                           # whose words Lightning's own parser reads
     app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(verb)
-for verb in (mels.mel, judging.score, judging.evaluate, judging.benchmark, sharing.convert, sharing.export, sharing.push, pages.demo):
+for verb in (mels.mel, judging.score, judging.evaluate, judging.benchmark):
+    app.command()(verb)
+for verb in (sharing.convert, sharing.export, sharing.push, pages.demo):
     app.command()(verb)
 
 
