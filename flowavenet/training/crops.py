@@ -92,9 +92,9 @@ class Crops(Dataset):
 
     def cut_mel(self, clip: int, start: int) -> Tensor:
         """The predicted mel of a crop, followed by that of digital silence where the clip is too short."""
-        first, settings = start // self.mel.settings.hop_length, self.mel.settings
-        mel = load_mel(self.clips[clip].mel, settings.n_mels)[0, :, first : first + self.frames]
-        silence = self.mel.from_energies(torch.zeros(settings.n_mels, self.frames - mel.shape[1]))
+        first = start // self.mel.settings.hop_length
+        mel = self.predicted_mel(clip)[:, first : first + self.frames]
+        silence = self.mel.from_energies(torch.zeros(len(mel), self.frames - mel.shape[1]))
         return torch.cat([mel, silence], dim=1)
 
     def wave(self, clip: int) -> Tensor:
@@ -102,12 +102,17 @@ class Crops(Dataset):
         wave = self.mel.normalise(load_audio(self.clips[clip].path, self.mel.settings.sample_rate))
         return (self.mel.pad(wave)[0] * INT16).round().clamp(-INT16, INT16 - 1).to(torch.int16)
 
+    def predicted_mel(self, clip: int) -> Tensor:
+        """The whole predicted mel of a clip: (n_mels, frames)."""
+        return load_mel(self.clips[clip].mel, self.mel.settings.n_mels)[0]
+
 
 class CropsInMemory(Crops):
     """The same crops of a corpus that is decoded once and kept as one row of 16-bit samples.
 
     An item says only where its crop starts in that row; :meth:`gather` cuts whole batches out of it on the device that
-    trains, where the row is copied to on first use: 159 MB per hour of speech at 22,050 Hz.
+    trains, where the row is copied to on first use: 159 MB per hour of speech at 22,050 Hz. Predicted mels stay where items
+    are made: 99 MB per hour with 80 bands and a hop of 256.
     """
 
     def __init__(
@@ -120,6 +125,8 @@ class CropsInMemory(Crops):
         waves = [torch.nn.functional.pad(wave, (0, max(0, self.length - len(wave)))) for wave in waves]
         self.starts = np.cumsum([0] + [len(wave) for wave in waves])
         self.samples = torch.cat(waves)
+        predict = super().predicted_mel
+        self.mels = [predict(clip) for clip in range(len(self.clips))] if predicted_share else []
         self.copy = self.samples                                       # where batches are cut; draws look at `samples`
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -128,6 +135,9 @@ class CropsInMemory(Crops):
 
     def wave(self, clip: int) -> Tensor:
         return self.samples[self.starts[clip] : self.starts[clip + 1]]
+
+    def predicted_mel(self, clip: int) -> Tensor:
+        return self.mels[clip]
 
     def gather(self, start: Tensor) -> Tensor:
         """Crops (batch, samples) float32 from where they start (batch,), on the device of ``start``."""
