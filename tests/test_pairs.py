@@ -108,6 +108,11 @@ class TestPreparing:
             assert f"{abs(lag)} frames {'early' if lag > 0 else 'late'}" in doubts(moved, mel)[0]
         assert doubts(predicted(mel), mel) == []
 
+    def test_another_level_is_told(self):
+        wave = load_audio(CLIPS[0], RATE)
+        mel, louder = (MelSpectrogram(HIFIGAN)(gain * wave) for gain in (1, 3))
+        assert f"mean {louder.mean():.2f}, the recording's own {mel.mean():.2f}" in doubts(predicted(louder), mel)[0]
+
     def test_other_conventions_are_converted_and_recordings_follow_their_frames(self, tmp_path):
         """Half a hop between conventions is silence before the recording: then its own mel is the one that was given."""
         given = convention("tacotron2")
