@@ -74,6 +74,15 @@ def save_curves(path: str | os.PathLike, panels: Sequence[tuple[str, Curves]], w
         figure.savefig(temporary, dpi=100)
 
 
+def save_image(path: str | os.PathLike, levels: Tensor, low: float, high: float) -> None:
+    """Write a table of levels (rows from the bottom, columns) as a picture without axes, a pixel each, from low to high."""
+    figure_class()                                                     # is there a matplotlib?
+    from matplotlib.image import imsave
+
+    with write_atomically(path) as temporary:
+        imsave(temporary, levels.detach().float().cpu().numpy(), vmin=low, vmax=high, cmap="magma", origin="lower")
+
+
 def figure_class() -> type[Figure]:
     """Matplotlib's Figure; where there is none, an error that says what to install."""
     try:

@@ -49,25 +49,38 @@ def score(
 
 def evaluate(
     reference: Annotated[Path, typer.Argument(help="Folder of recordings.")],
-    folders: Annotated[list[Path], typer.Argument(help="Folders of vocoded audio with the same file names.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write all figures to this JSON file.")] = None,
+    folders: Annotated[list[Path], typer.Argument(help="Folders of copies with the same file names, one for each system.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for index.html, a page to listen by, and the scores.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share the work. [default: one per core, for 32 files or more]")
+    ] = None,
 ) -> None:
-    """Compare vocoded folders with recordings: PESQ, STOI, spectral and mel distances; medians per folder."""
-    import json
+    """Compare folders of audio with recordings: how near they are, how they differ from each other; a page to listen by."""
+    import os
 
-    from flowavenet.audio import write_atomically
-    from flowavenet.evaluation.folders import evaluate_folders, summary, table
+    from flowavenet.evaluation.folders import score_all, utterances
+    from flowavenet.evaluation.metrics import hints
+    from flowavenet.evaluation.page import Gallery, write_page
+    from flowavenet.evaluation.report import Report
 
+    if out and (out.is_file() or out.suffix == ".json"):
+        raise ValueError(f"{out}: -o is a folder, for a page and its figures (scores.json); name one")
+    pairs = utterances(reference, folders)
+    gallery = Gallery(out, pairs) if out else None
+    files = sum(pair.files for pair in pairs)
+    workers = workers or (min(os.cpu_count() or 1, len(pairs)) if files >= 32 else 1)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None)
-        rows = evaluate_folders(
-            reference, folders, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    medians = summary(rows)
-    print(table(medians))
-    if out:
-        with write_atomically(out) as temporary:
-            temporary.write_text(json.dumps({"summary": medians, "files": rows}, indent=2, default=str) + "\n")
+        rows, failed = score_all(pairs, workers, gallery, lambda done, total: bar.update(task, completed=done, total=total))
+    if rows:
+        report = Report(rows, failed, hints() + (gallery.hints() if gallery else []))
+        print(report.text())
+        if gallery:
+            report.write(gallery.out)
+            print(f"-> {write_page(report, gallery)}")
+    end(failed, files)
 
 
 def benchmark(

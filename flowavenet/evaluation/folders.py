@@ -1,77 +1,168 @@
-"""Folders of vocoded speech against a folder of recordings: one row per file, one line per folder."""
+"""Folders of vocoded speech against a folder of recordings: what belongs together, and the scores of every file."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from flowavenet.audio import audio_info, list_audio, load_audio
-from flowavenet.evaluation.metrics import METRICS, score
+from flowavenet.batch import Failures
+from flowavenet.evaluation.alignment import decibels, find_lag, level_gain, without_lag
+from flowavenet.evaluation.metrics import score
+
+SHORTEST_SECONDS = 0.3
+UNEQUAL_SECONDS = 0.1
+"""A difference in length that deserves a note; a last hop or frame does not."""
 
 Row = dict[str, Any]
 
 
-def evaluate_folders(
-    reference: Path, folders: Sequence[Path], progress: Callable[[int, int], None] | None = None
-) -> list[Row]:
-    """Score every file of the folders against the recording of the same name (without suffix), at the recording's rate.
+@dataclass(frozen=True)
+class Utterance:
+    """A recording and its copies."""
 
-    Args:
-        reference: folder of recordings.
-        folders: folders of vocoded audio.
-        progress: called with the numbers of files done and of all.
+    name: str
+    recording: Path
+    copies: dict[str, Path | None]
+    """File of every system, in order; None where there is none."""
 
-    Returns:
-        Rows with ``folder``, ``file`` and every metric of :data:`~flowavenet.evaluation.metrics.METRICS`.
+    @property
+    def files(self) -> int:
+        """How many there are, the recording included."""
+        return 1 + sum(path is not None for path in self.copies.values())
 
-    Raises ValueError, in one line, if a folder and the recordings have no name in common.
+
+@dataclass
+class Judged:
+    """What became of an utterance: a row for each copy, the audio they were scored by, and what went wrong."""
+
+    utterance: Utterance
+    sample_rate: int = 0
+    recording: Tensor = field(default_factory=lambda: torch.empty(0))
+    copies: dict[str, Tensor] = field(default_factory=dict)
+    """(samples,), on the recording's time axis and at its level."""
+    rows: list[Row] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def utterances(reference: Path, folders: Sequence[Path]) -> list[Utterance]:
+    """Pair every recording with the files of the same name, without suffix, in the folders, or folders below them.
+
+    A system is called as its folder is, or by the whole path if two have one name.
+
+    Raises ValueError, in one line, if a folder and the recordings have no name in common, or a folder has a name twice.
     """
-    recordings = {path.stem: path for path in list_audio(reference)}
-    pairs = []
-    for folder in folders:
-        made = {path.stem: path for path in list_audio(folder)}
-        common = sorted(made.keys() & recordings.keys())
-        if not common:
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"{next(folder for folder in folders if folders.count(folder) > 1)}: is given twice")
+    recordings, copies = _by_stem(reference), {}
+    names = [folder.resolve().name for folder in folders]
+    for folder, name in zip(folders, names, strict=True):
+        made = _by_stem(folder)
+        if not made.keys() & recordings.keys():
             raise ValueError(
                 f"{folder}: none of its {len(made)} audio files has the name of one of the {len(recordings)} in {reference}"
             )
-        pairs += [(folder, recordings[stem], made[stem]) for stem in common]
-    rows = []
-    for folder, recording, made in pairs:
-        rate = audio_info(recording).sample_rate
-        scores = score(load_audio(recording, rate)[0], load_audio(made, rate)[0], rate)
-        rows.append({"folder": str(folder), "file": made.stem, **scores})
-        if progress:
-            progress(len(rows), len(pairs))
-    return rows
-
-
-def summary(rows: Sequence[Row]) -> list[Row]:
-    """One row per folder: the number of files, and of each metric the median over those that have it."""
-    medians = []
-    for folder in dict.fromkeys(row["folder"] for row in rows):
-        own = [row for row in rows if row["folder"] == folder]
-        medians.append({"folder": folder, "files": len(own)} | {name: _median(row[name] for row in own) for name in METRICS})
-    return medians
-
-
-def table(medians: Sequence[Row]) -> str:
-    """The summary as text, a line per folder."""
-    header = ["folder", "files", *METRICS]
-    lines = [header] + [
-        [str(row["folder"]), str(row["files"]), *("-" if math.isnan(row[m]) else f"{row[m]:.3f}" for m in METRICS)]
-        for row in medians
+        copies[name if names.count(name) == 1 else str(folder)] = made
+    return [
+        Utterance(stem, recording, {system: made.get(stem) for system, made in copies.items()})
+        for stem, recording in recordings.items()
+        if any(stem in made for made in copies.values())
     ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
 
 
-def _median(values: Any) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return statistics.median(known) if known else math.nan
+def judge(utterance: Utterance) -> Judged:
+    """Score each copy against the recording, at its sample rate, after lag and level are matched; past bad files."""
+    judged, failures = Judged(utterance), Failures()
+    with failures.noted(utterance.recording):
+        rate = judged.sample_rate = audio_info(utterance.recording).sample_rate
+        judged.recording = load_audio(utterance.recording, rate)[0]
+        for system, path in utterance.copies.items():
+            if path is None:
+                continue
+            with failures.noted(path):
+                info = audio_info(path)
+                notes = [f"resampled from {info.sample_rate} to {rate} Hz"] if info.sample_rate != rate else []
+                copy = load_audio(path, rate)[0]
+                lag = find_lag(judged.recording, copy, rate)
+                reference, wave = without_lag(judged.recording, copy, lag)
+                seconds = len(reference) / rate
+                if seconds < SHORTEST_SECONDS:
+                    raise ValueError(
+                        f"{path}: {seconds:.2f} s in common with {utterance.recording}, less than the {SHORTEST_SECONDS} s "
+                        "that metrics need; leave it out"
+                    )
+                longer = info.seconds - len(judged.recording) / rate
+                if abs(longer) > UNEQUAL_SECONDS:
+                    notes.append(f"{abs(longer):.2f} s {'longer' if longer > 0 else 'shorter'} than the recording")
+                gain = level_gain(reference, wave)
+                judged.rows.append({
+                    "system": system, "file": utterance.name, "seconds": round(seconds, 3), "lag_ms": 1000 * lag / rate,
+                    "gain_db": decibels(gain), "note": "; ".join(notes), **score(reference, wave, rate),
+                })
+                judged.copies[system] = torch.cat([torch.zeros(max(-lag, 0)), gain * wave])
+    judged.failed = list(failures.values())
+    return judged
+
+
+def score_all(
+    pairs: Sequence[Utterance], workers: int = 1, keep: Callable[[Judged], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Row], list[str]]:
+    """Score all copies of all recordings.
+
+    Args:
+        pairs: as :func:`utterances` finds them.
+        workers: processes that share the work, each of them with a copy of Python and torch (which takes seconds to start).
+            With more than one, a script that calls this must guard it by ``if __name__ == "__main__"``.
+        keep: does something with the audio of each utterance, in the worker; to be pickled if there are several.
+        progress: called with the numbers of recordings done and of all.
+
+    Returns:
+        Rows, system by system: ``system``, ``file``, ``seconds`` compared, ``lag_ms`` of the copy (positive: late),
+        ``gain_db`` it was raised by, a ``note``, and every metric of :data:`~flowavenet.evaluation.metrics.METRICS`;
+        and what went wrong, a line for each bad file.
+    """
+    rows, failed = [], []
+    for done, (own, wrong) in enumerate(_each(partial(_judged, keep=keep), pairs, workers), start=1):
+        rows += own
+        failed += wrong
+        progress(done, len(pairs))
+    order = {system: i for pair in pairs for i, system in enumerate(pair.copies)}
+    return sorted(rows, key=lambda row: order[row["system"]]), failed
+
+
+def _judged(utterance: Utterance, keep: Callable[[Judged], None] | None) -> tuple[list[Row], list[str]]:
+    judged = judge(utterance)
+    if keep and judged.rows:
+        keep(judged)
+    return judged.rows, judged.failed
+
+
+def _each(work: Callable[[Utterance], Any], pairs: Sequence[Utterance], workers: int) -> Iterator[Any]:
+    if workers <= 1:
+        yield from map(work, pairs)
+        return
+    context = get_context("spawn")                                     # a forked torch may hang
+    try:
+        with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+            yield from pool.map(work, pairs)
+    except BrokenProcessPool:
+        raise ValueError("a worker process was killed, perhaps for want of memory; try --workers 1") from None
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in list_audio(folder):
+        if path.stem in files:
+            raise ValueError(f"{path}: has the name of {files[path.stem]}, but files are paired by name; rename one of them")
+        files[path.stem] = path
+    return files

@@ -1,100 +1,61 @@
-"""Distances between a recording and a vocoded copy of it.
+"""Distances between a recording and a vocoded copy of it: the columns of the table, and how one pair is scored.
 
-No single one tells the truth. PESQ, STOI and the mel distance forgive what Griffin-Lim does to phases; the full-band STFT
-distances do not. Read them together.
+No single one tells the truth. PESQ, STOI and the mel distances forgive what Griffin-Lim does to phases; the full-band
+log-magnitude, which is why it comes first, does not. Read them together.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from importlib import import_module
+from typing import Literal, NamedTuple
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from flowavenet.audio import MelSettings, MelSpectrogram
+from flowavenet.evaluation.alignment import level_gain
 from flowavenet.evaluation.artefacts import tonal_lines, tremble
-
-RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
-"""(FFT size, hop, window) of the multi-resolution distances, samples at 22,050 Hz; Yamamoto et al., 2020,
-arXiv:1910.11480."""
-MAGNITUDE_FLOOR = 3e-4
-PESQ_RATE = 16000
+from flowavenet.evaluation.perceptual import pesq_wb, stoi
+from flowavenet.evaluation.pitch import voice
+from flowavenet.evaluation.spectral import mel_distances, mr_stft
 
 
-def pesq_wb(reference: Tensor, wave: Tensor, sample_rate: int) -> float:
-    """Perceived quality as listeners would grade it, 1 (bad) to 4.64 (the same); differences under 0.2 are noise.
+class Metric(NamedTuple):
+    """How a metric is shown."""
 
-    Wide band, at 16 kHz. NaN where the measure finds no speech. ITU-T P.862.2, 2007.
-    """
-    import librosa
-    from pesq import PesqError, pesq
-
-    if len(reference) < 0.3 * sample_rate:
-        return math.nan
-    pair = [
-        librosa.resample(x.double().numpy(), orig_sr=sample_rate, target_sr=PESQ_RATE, res_type="soxr_hq")
-        for x in (reference, wave)
-    ]
-    try:
-        return float(pesq(PESQ_RATE, *pair, "wb"))
-    except (PesqError, ValueError):  # no speech found; or, on digital silence, a crash of the library
-        return math.nan
+    title: str
+    best: Literal["low", "high", "0"]
+    digits: int = 3
+    needs: str = ""
+    """The module of a library that may be missing."""
 
 
-def stoi(reference: Tensor, wave: Tensor, sample_rate: int) -> float:
-    """Share of the words that listeners would understand, 0 to 1: correlation of band envelopes below 5 kHz.
-
-    NaN where there are fewer than 30 frames that are not silent. Taal, Hendriks, Heusdens, Jensen, 2011.
-    """
-    import warnings
-
-    from pystoi import stoi as measure
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)                 # so it says that there was too little speech
-        try:
-            return float(measure(reference.double().numpy(), wave.double().numpy(), sample_rate))
-        except (RuntimeWarning, ValueError):
-            return math.nan
-
-
-def mr_stft_log_magnitude(reference: Tensor, wave: Tensor, sample_rate: int) -> float:
-    """How far magnitudes are apart in every time-frequency cell, natural log; 0 is the same.
-
-    mean |ln max(|A|, 3e-4) - ln max(|B|, 3e-4)|, averaged over three resolutions.
-    """
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        return (a.clamp(min=MAGNITUDE_FLOOR).log() - b.clamp(min=MAGNITUDE_FLOOR).log()).abs().mean()
-
-    return _over_resolutions(distance, reference, wave)
-
-
-def spectral_convergence(reference: Tensor, wave: Tensor, sample_rate: int) -> float:
-    """Energy of the difference of magnitudes against that of the reference; 0 is the same.
-
-    || |A| - |B| || / || |A| ||, averaged over three resolutions.
-    """
-    return _over_resolutions(lambda a, b: (a - b).norm() / a.norm().clamp(min=1e-9), reference, wave)
-
-
-def log_mel_l1(reference: Tensor, wave: Tensor, sample_rate: int) -> float:
-    """Mean distance of the log-mel spectrograms (80 bands up to 8 kHz, natural log, floor 1e-5); 0 is the same."""
-    settings = replace(MelSettings(), sample_rate=sample_rate, f_max=min(8000.0, sample_rate / 2))
-    a, b = MelSpectrogram(settings)(torch.stack([reference, wave]).float())
-    return float((a - b).abs().mean())
-
-
-METRICS: dict[str, Callable[[Tensor, Tensor, int], float]] = {
-    "pesq_wb": pesq_wb,
-    "stoi": stoi,
-    "mr_stft_log_magnitude": mr_stft_log_magnitude,
-    "spectral_convergence": spectral_convergence,
-    "log_mel_l1": log_mel_l1,
-    "tonal_lines_db": tonal_lines,
-    "tremble_db": tremble,
+METRICS: dict[str, Metric] = {
+    "mr_stft_log_magnitude": Metric("MR-STFT log-magnitude", "low"),
+    "spectral_convergence": Metric("spectral convergence", "low"),
+    "pesq_wb": Metric("PESQ-wb", "high", 2, "pesq"),
+    "stoi": Metric("STOI", "high", 3, "pystoi"),
+    "log_mel_l1": Metric("log-mel L1", "low"),
+    "mcd_db": Metric("MCD, dB", "low", 2),
+    "f0_rmse_cents": Metric("F0 RMSE, cents", "low", 1, "parselmouth"),
+    "voicing_error": Metric("voicing error", "low", 3, "parselmouth"),
+    "periodicity_rmse": Metric("periodicity RMSE", "low", 3, "parselmouth"),
+    "tonal_lines_db": Metric("tonal lines, dB", "0", 2),
+    "tremble_db": Metric("tremble, dB", "0", 2),
 }
+
+MEASURES: dict[tuple[str, ...], Callable[[Tensor, Tensor, int], float | tuple[float, ...]]] = {
+    ("mr_stft_log_magnitude", "spectral_convergence"): mr_stft,
+    ("pesq_wb",): pesq_wb,
+    ("stoi",): stoi,
+    ("log_mel_l1", "mcd_db"): mel_distances,
+    ("f0_rmse_cents", "voicing_error", "periodicity_rmse"): voice,
+    ("tonal_lines_db",): tonal_lines,
+    ("tremble_db",): tremble,
+}
+"""What is measured at once, of (reference, wave, sample rate)."""
 
 
 def score(reference: Tensor, wave: Tensor, sample_rate: int) -> dict[str, float]:
@@ -108,23 +69,21 @@ def score(reference: Tensor, wave: Tensor, sample_rate: int) -> dict[str, float]
     """
     length = min(len(reference), len(wave))
     reference, wave = reference[:length].double(), wave[:length].double()
-    rms = wave.square().mean().sqrt()
-    wave = wave * (reference.square().mean().sqrt() / rms) if rms > 0 else wave
-    scores = {}
-    for name, metric in METRICS.items():
-        try:
-            scores[name] = metric(reference, wave, sample_rate)
-        except ModuleNotFoundError:
-            scores[name] = math.nan
+    wave = wave * level_gain(reference, wave)
+    scores = dict.fromkeys(METRICS, math.nan)
+    for names, measure in MEASURES.items():
+        with suppress(ModuleNotFoundError):
+            scores.update(zip(names, np.atleast_1d(measure(reference, wave, sample_rate)).tolist(), strict=True))
     return scores
 
 
-def _over_resolutions(distance: Callable[[Tensor, Tensor], Tensor], reference: Tensor, wave: Tensor) -> float:
-    total = 0.0
-    for n_fft, hop, win in RESOLUTIONS:
-        window = torch.hann_window(win, dtype=reference.dtype)
-        a, b = (
-            torch.stft(x, n_fft, hop, win, window, pad_mode="constant", return_complex=True).abs() for x in (reference, wave)
-        )
-        total += float(distance(a, b)) / len(RESOLUTIONS)
-    return total
+def hints() -> list[str]:
+    """What to install for the metrics that would be blank, a line for each missing library."""
+    lines = []
+    for needed in dict.fromkeys(metric.needs for metric in METRICS.values() if metric.needs):
+        try:
+            import_module(needed)
+        except ModuleNotFoundError:
+            blank = ", ".join(metric.title for metric in METRICS.values() if metric.needs == needed)
+            lines.append(f"{blank}: blank, as {needed} is not installed; pip install 'flowavenet[evaluate]'")
+    return lines

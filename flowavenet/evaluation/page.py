@@ -1,0 +1,192 @@
+"""A page to listen by: every recording beside its copies, spectrograms, figures; in a folder that needs no server."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import torch
+from torch import Tensor
+
+from flowavenet.audio import save_audio, write_atomically
+from flowavenet.evaluation.alignment import POLICY
+from flowavenet.evaluation.folders import Judged, Utterance
+from flowavenet.evaluation.medians import Median
+from flowavenet.evaluation.metrics import METRICS, Metric
+from flowavenet.evaluation.report import FACTS, Report, number, span
+from flowavenet.plots import save_image
+
+RECORDING = "recording"
+RANGE_DB = 90.0
+FRAMES = 900
+"""Columns of a spectrogram, at most."""
+ARROWS = {"low": "↓", "high": "↑", "0": "→ 0"}
+
+
+class Gallery:
+    """A folder of audio and pictures: ``audio/<n>-<system>/<name>.flac``, ``spectrograms/<n>-<system>/<name>.png``.
+
+    What is kept is what was scored: aligned, level matched, at the recording's rate, in 16 bits.
+
+    Args:
+        out: the folder, which is there.
+        pairs: what there is to keep.
+    """
+
+    def __init__(self, out: Path, pairs: Sequence[Utterance]):
+        self.out, self.pairs = out, pairs
+        self.pictures = find_spec("matplotlib") is not None
+        systems = [None, *pairs[0].copies]
+        self.folders = {system: f"{i}-{_plain(system or RECORDING)}" for i, system in enumerate(systems)}
+        for kind in ("audio", "spectrograms")[: 1 + self.pictures]:
+            for folder in self.folders.values():
+                (out / kind / folder).mkdir(parents=True, exist_ok=True)
+
+    def hints(self) -> list[str]:
+        """What to install for pictures, if there are none."""
+        missing = "no spectrograms, as matplotlib is not installed; pip install 'flowavenet[evaluate]'"
+        return [] if self.pictures else [missing]
+
+    def audio(self, system: str | None, name: str) -> str:
+        """Where the audio of a system, or the recording (None), is within the folder."""
+        return f"audio/{self.folders[system]}/{name}.flac"
+
+    def picture(self, system: str | None, name: str) -> str:
+        """Where its spectrogram is."""
+        return f"spectrograms/{self.folders[system]}/{name}.png"
+
+    def __call__(self, judged: Judged) -> None:
+        """Keep the audio of an utterance, all softer if one would be clipped, and draw it on one scale of colours."""
+        name, waves = judged.utterance.name, {None: judged.recording, **judged.copies}
+        peak = max(1.0, *(float(wave.abs().max()) for wave in waves.values()))
+        loudest = float(_levels(judged.recording).max())
+        for system, wave in waves.items():
+            save_audio(self.out / self.audio(system, name), wave / peak, judged.sample_rate)
+            if self.pictures:
+                levels = _levels(wave, len(judged.recording))
+                save_image(self.out / self.picture(system, name), levels, loudest - RANGE_DB, loudest)
+
+
+def write_page(report: Report, gallery: Gallery) -> Path:
+    """Write ``index.html``, which plays and shows what the gallery keeps and loads nothing from elsewhere: its path."""
+    rows = {(row["system"], row["file"]): row for row in report.rows}
+    utterances = []
+    for pair in gallery.pairs:
+        own = {system: rows[system, pair.name] for system in pair.copies if (system, pair.name) in rows}
+        if own:
+            utterances.append(_utterance(pair.name, own, gallery))
+    parts = {
+        "TITLE": escape(" · ".join(report.systems)),
+        "POLICY": escape(POLICY),
+        "NOTES": "".join(f"<p class=note>{escape(line)}</p>" for line in [*report.hints, *report.failed]),
+        "MEDIANS": _medians(report),
+        "DIFFERENCES": _differences(report),
+        "ORDERS": "".join(f'<option value="{name}">{escape(metric.title)}</option>' for name, metric in METRICS.items()),
+        "UTTERANCES": "\n".join(utterances),
+    }
+    page = files("flowavenet.evaluation").joinpath("listening.html").read_text(encoding="utf-8")
+    page = re.sub(r"<!--([A-Z]+)-->", lambda match: parts[match[1]], page)
+    with write_atomically(gallery.out / "index.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return gallery.out / "index.html"
+
+
+def _utterance(name: str, rows: dict[str, dict], gallery: Gallery) -> str:
+    """A recording and its copies: players, spectrograms, figures."""
+    badness = {
+        key: max((_badness(row[key], metric) for row in rows.values()), default=-math.inf) for key, metric in METRICS.items()
+    }
+    keys = " ".join(f'data-{key}="{value:.4g}"' for key, value in badness.items() if math.isfinite(value))
+    takes = []
+    for i, system in enumerate([None, *rows]):
+        picture = quote(gallery.picture(system, name))
+        image = f'<img src="{picture}" alt="spectrogram" loading="lazy">' if gallery.pictures else ""
+        takes.append(
+            f'<div class="take"><button type="button"><kbd>{i}</kbd>{escape(system or RECORDING)}</button>'
+            f'<div class="line">{image}<i></i></div><p>{_brief(rows[system]) if system else ""}</p>'
+            f'<audio src="{quote(gallery.audio(system, name))}" preload="none" controls></audio></div>'
+        )
+    head = "".join(f"<th>{escape(system)}</th>" for system in rows)
+    lines = [
+        f"<tr><th>{escape(title)}</th>{''.join(f'<td>{number(row[key], digits)}</td>' for row in rows.values())}</tr>"
+        for key, (title, digits) in {
+            **{key: (metric.title, metric.digits) for key, metric in METRICS.items()},
+            **{key: (title, 1) for key, title in FACTS.items()},
+        }.items()
+    ]
+    return (
+        f'<section {keys}><h3>{escape(name)} <small>{max(row["seconds"] for row in rows.values()):.1f} s</small></h3>'
+        f"{''.join(takes)}<details><summary>all figures</summary><div class=wide><table><tr><th></th>{head}</tr>"
+        f"{''.join(lines)}</table></div></details></section>"
+    )
+
+
+def _brief(row: dict) -> str:
+    """The few figures that stand beside a spectrogram, and what was done to the file."""
+    said = [f"{METRICS[key].title} <b>{number(row[key], METRICS[key].digits)}</b>" for key in list(METRICS)[:4:2]]
+    if row["lag_ms"]:
+        said.append(f"lag {number(row['lag_ms'], 1)} ms undone")
+    return "<br>".join([*said, *([escape(row["note"])] if row["note"] else [])])
+
+
+def _medians(report: Report) -> str:
+    columns = report.systems
+    lines = [f"<tr><th></th><th></th>{''.join(f'<th>{escape(system)}</th>' for system in columns)}</tr>"]
+    for name, metric in METRICS.items():
+        values = [column[name] for column in columns.values()]
+        bad = [_badness(value.median, metric) for value in values]
+        best = min(bad) if len(bad) > 1 and -math.inf < min(bad) < max(bad) else None
+        cells = [_cell(value, metric, "best" if b == best else "") for value, b in zip(values, bad, strict=True)]
+        lines.append(f"<tr><th>{escape(metric.title)}</th><td>{ARROWS[metric.best]}</td>{''.join(cells)}</tr>")
+    facts = [("files", [str(len(report.of(system, "file"))) for system in columns])]
+    facts += [(title, [span(report.of(system, key)) for system in columns]) for key, title in FACTS.items()]
+    for title, texts in facts:
+        lines.append(f"<tr class=fact><th>{title}</th><td></td>{''.join(f'<td>{text}</td>' for text in texts)}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _differences(report: Report) -> str:
+    if not report.differences:
+        return ""
+    head = "".join(f"<th>{escape(second)} − {escape(first)}</th>" for first, second in report.differences)
+    lines = [f"<tr><th></th><th></th>{head}</tr>"]
+    for name, metric in METRICS.items():
+        values = [column[name] for column in report.differences.values()]
+        cells = "".join(_cell(value, metric, "sure" if value.differs else "", signed=True) for value in values)
+        lines.append(f"<tr><th>{escape(metric.title)}</th><td>{ARROWS[metric.best]}</td>{cells}</tr>")
+    return (
+        "<h2>Differences</h2><p>Of two systems, file by file: the median, and its 95&nbsp;% interval; bold where that is on "
+        f"one side of 0.</p><div class=wide><table>{''.join(lines)}</table></div>"
+    )
+
+
+def _cell(value: Median, metric: Metric, kind: str, signed: bool = False) -> str:
+    ends = [number(end, metric.digits, signed) for end in (value.low, value.high)]
+    interval = "" if math.isnan(value.low) else f" <small>{ends[0]} … {ends[1]}</small>"
+    return f"<td class='{kind}'>{number(value.median, metric.digits, signed)}{interval}</td>"
+
+
+def _badness(value: float, metric: Metric) -> float:
+    """What is larger the worse a value is; minus infinity if there is none."""
+    if math.isnan(value):
+        return -math.inf
+    return {"low": value, "high": -value, "0": abs(value)}[metric.best]
+
+
+def _plain(name: str) -> str:
+    """A name that is safe in any file system."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
+def _levels(wave: Tensor, length: int = 0) -> Tensor:
+    """A spectrogram in dB, (257, columns), of the wave, filled up with silence to a length in samples."""
+    wave = torch.nn.functional.pad(wave, (0, max(length - len(wave), 0)))
+    hop = max(128, -(-len(wave) // FRAMES))
+    magnitude = torch.stft(wave, 512, hop, window=torch.hann_window(512), pad_mode="constant", return_complex=True).abs()
+    return 20 * magnitude.clamp(min=1e-7).log10()
