@@ -3,7 +3,6 @@
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -58,10 +57,9 @@ def test_links_lead_somewhere():
 
 
 @pytest.mark.parametrize("verb", TRAINING)
-def test_training_flags_of_the_pages_are_known(verb):
+def test_training_flags_of_the_pages_are_known(verb, flowavenet):
     """`--help` of Lightning's parser lists every flag that the pages use."""
-    code = f"import sys; sys.argv = ['flowavenet', '{verb}', '--help']; from flowavenet.cli import main; main()"
-    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    _, text, _ = flowavenet(verb, "--help")
     for page, words in commands("flowavenet"):
         if words[1] == verb:
             for word in words:
