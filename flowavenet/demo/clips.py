@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowavenet.audio import MEL_SUFFIXES, audio_blocks, audio_info
+from flowavenet.audio import MEL_SUFFIXES, MelFile, audio_blocks, audio_info
 from flowavenet.batch import once, one_line
 from flowavenet.vocoder import Vocoder
 from flowavenet.vocoding import Mel
@@ -55,8 +55,10 @@ def load_clip(path: str | Path, vocoder: Vocoder) -> Clip:
 
 
 def _mel(path: Path, vocoder: Vocoder) -> Clip:
+    hop = vocoder.settings.hop_length / vocoder.sample_rate            # seconds
+    _check(path, max(MelFile(path).shape) * hop)                       # before its convention is looked for
     file = Mel(path, vocoder.settings)
-    _check(path, file.frames * vocoder.settings.hop_length / vocoder.sample_rate)
+    _check(path, file.frames * hop)
     return Clip(torch.cat(list(file.mel(file.read())), dim=-1).to(vocoder.device), note=file.intake.note)
 
 

@@ -60,9 +60,10 @@ class Given:
 
 def _given(checkpoints: Sequence[str], first: Vocoder) -> Given:
     with gr.Tab("Recording"):
-        sound = _sound("What to work on", "lj")
+        sound = _sound("What to work on", "sound", "lj")
     with gr.Tab("Mel file"):
-        mel = gr.File(label="What to work on: .npy, .pt or .safetensors", file_types=list(MEL_SUFFIXES), height=160)
+        label = "What to work on: .npy, .pt or .safetensors"
+        mel = gr.File(label=label, file_types=list(MEL_SUFFIXES), height=160, elem_id="mel")
         _examples(mel, "*.npy", "Example: predicted by a Tacotron 2")
     checkpoint = gr.Dropdown(list(checkpoints), value=checkpoints[0], label="Checkpoint", filterable=False)
     speaker = gr.Dropdown(label="Whose voice", **_voices(first))
@@ -72,12 +73,14 @@ def _given(checkpoints: Sequence[str], first: Vocoder) -> Given:
     return Given(sound, mel, checkpoint, speaker, temperature, match, seed)
 
 
-def _sound(label: str, example: str) -> gr.Audio:
+def _sound(label: str, name: str, example: str) -> gr.Audio:
     """A recording to be given, the example to begin with."""
     file = EXAMPLES / f"{example}.flac"
     value = str(file) if file.is_file() else None
     sources = ["upload", "microphone"]
-    sound = gr.Audio(value, label=label, sources=sources, type="filepath", editable=False, buttons=["download"])
+    sound = gr.Audio(
+        value, label=label, elem_id=name, sources=sources, type="filepath", editable=False, buttons=["download"]
+    )
     _examples(sound, "*.flac", "Examples")
     return sound
 
@@ -153,7 +156,7 @@ class _Experiments:
             gr.Markdown(words.INTERPOLATE)
             with gr.Row():
                 with gr.Column():
-                    second = _sound("Second recording", "kathleen")
+                    second = _sound("Second recording", "second", "kathleen")
                 with gr.Column():
                     noise = gr.Slider(0, 1, 0.5, step=0.05, label="Noise", info=words.FROM_TO)
                     mel = gr.Slider(0, 1, 0.0, step=0.05, label="Mel", info=words.FROM_TO)
@@ -196,27 +199,31 @@ class _Experiments:
 
 
 def _keep_together(page: gr.Blocks, given: Given, load: Callable[[str], Vocoder], spans: list[gr.Slider]) -> None:
-    """What follows from a choice: a bad file is told at once, spans end with the clip, a checkpoint sets its defaults."""
+    """What follows from a choice: a bad file is sent back, spans end with the clip, checkpoints have defaults."""
 
-    @told
     def chosen(path: str | None, checkpoint: str, start: float, stop: float) -> list:
+        """What to do with the file, the file in the other place, and the two ends of the span."""
         if not path:
-            return [gr.skip()] * 3
+            return [gr.skip()] * 4
         vocoder = load(checkpoint)
-        seconds = load_clip(path, vocoder).mel.shape[-1] * vocoder.settings.hop_length / vocoder.sample_rate
-        seconds = int(100 * seconds) / 100
+        try:
+            frames = load_clip(path, vocoder).mel.shape[-1]
+        except ValueError as error:
+            gr.Warning(str(error), duration=None, title="Not taken")
+            return [None, gr.skip(), gr.skip(), gr.skip()]
+        seconds = int(100 * frames * vocoder.settings.hop_length / vocoder.sample_rate) / 100
         if not start < stop <= seconds:
             start, stop = round(seconds / 3, 2), round(seconds / 2, 2)
-        return [None, gr.Slider(maximum=seconds, value=start), gr.Slider(maximum=seconds, value=stop)]
+        return [gr.skip(), None, gr.Slider(maximum=seconds, value=start), gr.Slider(maximum=seconds, value=stop)]
 
     def other_settings(checkpoint: str) -> list:
         vocoder = load(checkpoint)
         return [gr.Dropdown(**_voices(vocoder)), vocoder.synthesis["temperature"], vocoder.synthesis["match"]]
 
     # the last one given counts: the other one goes
-    for one, other in ((given.sound, given.mel), (given.mel, given.sound)):
-        one.change(chosen, [one, given.checkpoint, *spans], [other, *spans], **ONE)
-    page.load(chosen, [given.sound, given.checkpoint, *spans], [given.mel, *spans], **ONE)
+    sound, mel = given.sound, given.mel
+    for event, one, other in ((page.load, sound, mel), (sound.change, sound, mel), (mel.change, mel, sound)):
+        event(chosen, [one, given.checkpoint, *spans], [one, other, *spans], show_progress="hidden", **ONE)
     given.checkpoint.change(
         told(other_settings), given.checkpoint, [given.speaker, given.temperature, given.match], **ONE
     )
