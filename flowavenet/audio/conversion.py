@@ -109,10 +109,15 @@ class Converter:
                 f"mel has shape {tuple(mel.shape)}, must be (batch, {self.source.n_mels}, frames) as its settings say"
             )
         source, target = self.source, self.target
-        energies = self.reader.to(mel.device).energies(mel)
-        writer = self.writer.to(mel.device)
+        reader, writer = self.reader.to(mel.device), self.writer.to(mel.device)
+        energies = reader.energies(mel)
         if self.same_bands:
             return writer.from_energies(energies)
+        # Nobody knows how far below the floor is what lies at it, and how far beyond the clip what lies there; half and twice
+        # are nearer than the bounds themselves.
+        low, high = (_column(bound, energies) for bound in reader.bounds())
+        energies = torch.where(energies <= 1.001 * low, energies * 0.5**source.power, energies)
+        energies = torch.where(energies >= 0.999 * high, energies * 2.0**source.power, energies)
         magnitudes = _spectrum(energies, source) ** (1 / source.power) # (batch, bins, frames)
         magnitudes = _other_bins(magnitudes, source, target)
         return writer.from_energies(writer.filter_bank @ magnitudes**target.power)
