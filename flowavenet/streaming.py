@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from flowavenet.audio import MelSpectrogram
 from flowavenet.models import WaveNet
 
 BLOCK = 8192
@@ -89,6 +90,20 @@ class Continued:
             wave = torch.cat([wave, self.generation(z, cond)], dim=1)
         self.wave, self.first = wave, first
         return wave
+
+
+def mel_in_pieces(waves: Iterable[Tensor], spectrogram: MelSpectrogram, frames: int) -> Iterator[Tensor]:
+    """Analyse a wave that comes in pieces, (batch, samples) of any lengths: its mel, so many frames at a time.
+
+    Each piece as soon as the samples that its last frame looks at are there; together the mel of the whole.
+    """
+    settings, window = spectrogram.settings, spectrogram.window
+    hop = settings.hop_length
+
+    def analyse(wave: Tensor, first: int, start: int, stop: int) -> Tensor:
+        return spectrogram(wave.to(window.device))[..., start // hop : -(-stop // hop)]
+
+    return in_chunks(waves, frames * hop, settings.context, hop, analyse)
 
 
 def in_chunks(

@@ -29,7 +29,7 @@ from flowavenet.audio import (
 from flowavenet.audio.intake import ENOUGH, examine_together
 from flowavenet.batch import Failures, in_background
 from flowavenet.plots import save_spectrograms
-from flowavenet.streaming import in_chunks
+from flowavenet.streaming import mel_in_pieces
 from flowavenet.vocoder import Vocoder
 
 BLOCK = 1024
@@ -84,13 +84,7 @@ class Recording:
             yield self.spectrogram.normalise(block, peak)
 
     def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        settings, window = self.spectrogram.settings, self.spectrogram.window
-        hop = settings.hop_length
-
-        def analyse(wave: Tensor, first: int, start: int, stop: int) -> Tensor:
-            return self.spectrogram(wave.to(window.device))[..., start // hop : -(-stop // hop)]
-
-        return in_chunks(pieces, BLOCK * hop, settings.context, hop, analyse)
+        return mel_in_pieces(pieces, self.spectrogram, BLOCK)
 
 
 Source = Mel | Recording

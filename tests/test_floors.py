@@ -14,7 +14,7 @@ FLOOR = {
     "transforms": 0, "nets": 0, "losses": 0, "audio": 0,
     "models": 1,
     "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
-    "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "vocoding": 3,
+    "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "vocoding": 3, "tts": 3,
     "demo": 4, "serve": 4, "cli": 5,
     "__init__": 4,
 }
@@ -28,6 +28,7 @@ THIRD_PARTIES = {
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
     "demo": {"torch", "gradio"},
     "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},
+    "tts": BASIC,
     "__init__": set(),
 }
 FLOOR_0_ALONE = {"transforms", "nets", "losses", "audio"}

@@ -53,7 +53,7 @@ def audio_blocks(path: str | Path, sample_rate: int) -> Iterator[Tensor]:
     """
     _check_rate(sample_rate)
     with _opened(Path(path)) as file:
-        for block in _resampled(_decoded(Path(path), file), file.samplerate, sample_rate):
+        for block in resampled(_decoded(Path(path), file), file.samplerate, sample_rate):
             if len(block):
                 yield torch.from_numpy(block)[None]
 
@@ -212,8 +212,8 @@ def _decoded(path: Path, file: SoundFile) -> Iterator[np.ndarray]:
         raise ValueError(f"{path}: has 0 samples; remove it or record it again")
 
 
-def _resampled(blocks: Iterable[np.ndarray], rate: int, wanted_rate: int) -> Iterator[np.ndarray]:
-    """Blocks of one channel at another sample rate: together samples * wanted_rate / rate, rounded up."""
+def resampled(blocks: Iterable[np.ndarray], rate: int, wanted_rate: int) -> Iterator[np.ndarray]:
+    """Blocks (samples,), float32, at another sample rate: together samples * wanted_rate / rate of them, rounded up."""
     if rate == wanted_rate:
         yield from blocks
         return

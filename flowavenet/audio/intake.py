@@ -49,9 +49,14 @@ class Intake:
     finding: Finding | None = None
     """How they were recognised; None if what they are was given."""
     conversion: Conversion | None = None
-    """What converting the mel that was looked at costs; None: nothing has to be done."""
+    """What converting the mel that was looked at costs; None: nothing has to be done, or none was looked at."""
     level_db: float = 0.0
     """Added to their level."""
+
+    @property
+    def converts(self) -> bool:
+        """Whether they are written otherwise than the vocoder wants them."""
+        return not self.settings.alike(self.wanted)
 
     def arrange(self, mel: Tensor) -> Tensor:
         """Bring a mel of the layout to (batch, bands, frames), float32 or wider."""
@@ -61,7 +66,7 @@ class Intake:
 
     def frames(self, frames: int) -> int:
         """How many frames so many become."""
-        return Converter(self.settings, self.wanted).frames(frames) if self.conversion else frames
+        return Converter(self.settings, self.wanted).frames(frames) if self.converts else frames
 
     def __call__(self, mel: Tensor) -> Tensor:
         """Bring a whole mel (batch, bands, frames) to what the vocoder wants."""
@@ -71,7 +76,7 @@ class Intake:
         """Bring pieces of a mel, (batch, bands, any number of frames), to what the vocoder wants, as they arrive."""
         if self.level_db:
             pieces = (with_offset(piece, self.settings, self.level_db) for piece in pieces)
-        return Converter(self.settings, self.wanted).stream(pieces) if self.conversion else iter(pieces)
+        return Converter(self.settings, self.wanted).stream(pieces) if self.converts else iter(pieces)
 
 
 def take_in(
