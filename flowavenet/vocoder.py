@@ -271,6 +271,20 @@ class Vocoder(nn.Module):
         """
         return self.model.log_prob(wave.to(self.device), mel.to(self.device), self.voice(speaker))
 
+    @torch.no_grad()
+    def log_prob_frames(self, wave: Tensor, mel: Tensor, speaker: Speaker | None = None) -> Tensor:
+        """What each frame of the mel has of :meth:`log_prob`: (batch, frames), nats, which add up to it.
+
+        The last frame has fewer samples if the wave does not fill it.
+        """
+        _, nats = self.model.encode_localised(wave.to(self.device), mel.to(self.device), self.voice(speaker))
+        return self.frame_sums(nats)
+
+    def frame_sums(self, samples: Tensor) -> Tensor:
+        """Sums over the samples of each frame of the mel: (batch, samples) to (batch, frames)."""
+        hop = self.settings.hop_length
+        return nn.functional.pad(samples, (0, -samples.shape[1] % hop)).unflatten(1, (-1, hop)).sum(dim=2)
+
     def save(self, folder: str | os.PathLike, dtype: torch.dtype = torch.float32) -> None:
         """Write a checkpoint folder, with weights of the given precision."""
         save_checkpoint(folder, self.model, self.settings, self.facts, dtype)

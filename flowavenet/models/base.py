@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from flowavenet.losses import gaussian_log_prob
 from flowavenet.transforms import Transform, in_constant_memory
+from flowavenet.transforms.base import wide
+from flowavenet.transforms.heads import log_normal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,16 @@ class FlowVocoder(nn.Module, ABC):
         run = partial(in_constant_memory, self.flow) if again else self.flow
         noise, log_det = run(wave.unsqueeze(1), cond)
         return noise.squeeze(1), log_det
+
+    def encode_localised(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The noise, and where in time :meth:`log_prob` comes from: (batch, samples) each, nats that add up to it.
+
+        log N(noise_t; 0, 1) + how much the flow stretches sample t, see :meth:`~flowavenet.transforms.Transform.localised`
+
+        This is as sharp in time as the flow is: what it does to a group of samples is divided evenly among them.
+        """
+        noise, nats = self.flow.localised(wave.unsqueeze(1), self._cond(mel, wave, speaker))
+        return noise.squeeze(1), (log_normal(wide(noise)) + nats).squeeze(1)
 
     def decode(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
         """Noise to the waveform that :meth:`encode` would take back to it."""

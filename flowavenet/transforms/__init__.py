@@ -5,12 +5,13 @@ from flowavenet.transforms.autoregressive import Autoregressive, Generation
 from flowavenet.transforms.base import Chain, Inverse, Reach, Scaled, Transform
 from flowavenet.transforms.coupling import AdditiveCoupling, AffineCoupling, ConditionalScale
 from flowavenet.transforms.heads import Affine, Gaussian, Head, LogisticNoise
+from flowavenet.transforms.lapped import Lapped
 from flowavenet.transforms.logistics import LogisticMixture
 from flowavenet.transforms.mixing import Mixing
 from flowavenet.transforms.mulaw import MuLaw
 from flowavenet.transforms.reversible import in_constant_memory
 from flowavenet.transforms.rows import Reversed, RowAutoregressive
-from flowavenet.transforms.views import Folded, Interleaved, Kept, Lapped, Swapped, fold, pool, unfold
+from flowavenet.transforms.views import Folded, Interleaved, Kept, Swapped, fold, pool, unfold
 
 __all__ = [
     "ActNorm", "AdditiveCoupling", "Affine", "AffineCoupling", "Autoregressive", "Chain", "ConditionalScale", "Folded",

@@ -49,6 +49,9 @@ class Autoregressive(Transform):
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.head(x, self.amounts(x, cond))
 
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.head.localised(x, self.amounts(x, cond))
+
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = Generation(self)(z, cond)
         return x, -self.head.log_slope(x, z, self.amounts(x, cond))    # at once, now that all that is read is there

@@ -46,6 +46,15 @@ class Transform(nn.Module):
         """Noise to audio: ``(x, log|det dx/dz|)``."""
         return z, no_log_det(z)
 
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`forward`, with the log-det told element by element: ``(z, nats)``, both of the shape of ``x``.
+
+        The nats add up to the log-det. A map of one element counts where that element is, also within couplings; one that
+        mixes elements, such as a matrix over the channels, is divided evenly among them.
+        """
+        z, log_det = self(x, cond)
+        return z, (log_det / x[0].numel())[:, None, None].expand(x.shape)
+
     def rewind(
         self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
     ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -121,6 +130,13 @@ class Chain(Transform):
             total = total + log_det
         return z, total
 
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        total = torch.zeros_like(wide(x))
+        for transform in self.transforms:
+            x, nats = transform.localised(x, cond)
+            total = total + nats
+        return x, total
+
     def rewind(
         self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
     ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -150,6 +166,10 @@ class Inverse(Transform):
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transform(z, cond)
 
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = self(x, cond)[0]
+        return z, -self.transform.localised(z, cond)[1]
+
     def reach(self) -> Reach:
         return self.transform.forward_reach()
 
@@ -176,6 +196,10 @@ class Scaled(Transform):
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x, log_det = self.inner.inverse(z, cond)
         return x / self.gain, log_det - math.log(self.gain) * x[0].numel()
+
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, nats = self.inner.localised(self.gain * x, cond)
+        return z, nats + math.log(self.gain)
 
     def reach(self) -> Reach:
         return self.inner.reach()

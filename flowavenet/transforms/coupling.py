@@ -33,10 +33,12 @@ class AffineCoupling(Transform):
         self.limit = limit
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x_a, x_b = x.chunk(2, dim=1)
-        shift, log_scale = self._amounts(x_a, cond)
-        z_b = ((x_b - shift) * torch.exp(-log_scale)).to(x.dtype)
-        return torch.cat([x_a, z_b], dim=1), -log_scale.sum(dim=(1, 2))
+        z, log_scale = self._standardise(x, cond)
+        return z, -log_scale.sum(dim=(1, 2))
+
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, log_scale = self._standardise(x, cond)
+        return z, torch.cat([torch.zeros_like(log_scale), -log_scale], dim=1)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z_a, z_b = z.chunk(2, dim=1)
@@ -75,6 +77,13 @@ class AffineCoupling(Transform):
             if through_cond is not None:
                 grad_cond[..., begin:end] += through_cond
         return x, grad_x, grad_cond
+
+    def _standardise(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The result, and the log-scales of the half that is changed."""
+        x_a, x_b = x.chunk(2, dim=1)
+        shift, log_scale = self._amounts(x_a, cond)
+        z_b = ((x_b - shift) * torch.exp(-log_scale)).to(x.dtype)
+        return torch.cat([x_a, z_b], dim=1), log_scale
 
     def _amounts(self, x_a: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         shift, log_scale = wide(self.net(x_a, cond)).chunk(2, dim=1)
@@ -128,8 +137,12 @@ class ConditionalScale(Transform):
         self.net = net
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, nats = self.localised(x, cond)
+        return z, nats.sum(dim=(1, 2))
+
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale = self._log_scale(x, cond)
-        return (x * torch.exp(-log_scale)).to(x.dtype), -log_scale.sum(dim=(1, 2))
+        return (x * torch.exp(-log_scale)).to(x.dtype), -log_scale
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale = self._log_scale(z, cond)

@@ -55,6 +55,10 @@ class Head(Transform):
         z = self.to_noise(x, cond)
         return z.to(x.dtype), self.log_slope(x, z, cond)
 
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = self.to_noise(x, cond)
+        return z.to(x.dtype), self._log_slopes(x, z, cond).to(wide(cond).dtype)
+
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = self.from_noise(z, cond)
         return x.to(z.dtype), -self.log_slope(x, z, cond)
@@ -138,17 +142,24 @@ class LogisticNoise(Transform):
     """
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z = normal_quantile(F.logsigmoid(x.double()), F.logsigmoid(-x.double()))
-        return z.to(x.dtype), self._log_slope(x, z)
+        z = self._to_noise(x)
+        return z.to(x.dtype), self._log_slopes(x, z).sum(dim=(1, 2)).to(wide(x).dtype)
+
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = self._to_noise(x)
+        return z.to(x.dtype), self._log_slopes(x, z).to(wide(x).dtype)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = torch.special.log_ndtr(wide(z)) - torch.special.log_ndtr(-wide(z))
-        return x.to(z.dtype), -self._log_slope(x, z)
+        return x.to(z.dtype), -self._log_slopes(x, z).sum(dim=(1, 2)).to(wide(x).dtype)
 
     @staticmethod
-    def _log_slope(x: Tensor, z: Tensor) -> Tensor:
-        log_slope = F.logsigmoid(x.double()) + F.logsigmoid(-x.double()) - log_normal(z.double())
-        return log_slope.sum(dim=(1, 2)).to(wide(x).dtype)
+    def _to_noise(x: Tensor) -> Tensor:
+        return normal_quantile(F.logsigmoid(x.double()), F.logsigmoid(-x.double()))
+
+    @staticmethod
+    def _log_slopes(x: Tensor, z: Tensor) -> Tensor:
+        return F.logsigmoid(x.double()) + F.logsigmoid(-x.double()) - log_normal(z.double())
 
 
 def at_least(log_scale: Tensor, least: float | None) -> Tensor:

@@ -36,9 +36,14 @@ class RowAutoregressive(Transform):
         self.net = net
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, nats = self.localised(x, cond)
+        return z, nats.sum(dim=(1, 2))
+
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         shift, log_scale = wide(self.net(x, cond)).chunk(2, dim=1)
         z = x[:, 1:] * torch.exp(log_scale) + shift
-        return torch.cat([x[:, :1], z.to(x.dtype)], dim=1), log_scale.sum(dim=(1, 2))
+        nats = torch.cat([torch.zeros_like(log_scale[:, :1]), log_scale], dim=1)
+        return torch.cat([x[:, :1], z.to(x.dtype)], dim=1), nats
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         first, *others = z.split(1, dim=1)
@@ -83,6 +88,10 @@ class Reversed(Transform):
     def _around(self, run: Run, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
         y, log_det = run(self._turned(x), self._bring(cond, x.shape[-1]))
         return self._turned(y), log_det
+
+    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, nats = self._around(self.inner.localised, x, cond)
+        return z, self._turned(nats)
 
     def rewind(
         self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
