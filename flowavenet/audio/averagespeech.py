@@ -1,57 +1,105 @@
-"""What speech is like, as a mel spectrogram in any convention: its average, and how recordings differ from it.
+"""What average speech is as a mel spectrogram in any convention, and by what speech is told from its transpose.
 
-The logarithm of each band's magnitude, averaged over the frames of a recording, is taken to be normal. Its mean follows from
-average speech's spectrum and the settings. Its covariance has a part that all bands share, the level; one that is alike over
-some bands, the shape of the spectrum, wide for voices and rooms and narrow for harmonics; and a little of each band's own,
-which is so small that the way in which bands fall on the bins of the Fourier transform shows.
+Two curves over bands follow from a convention's settings. The *level* is the mean over frames of the logarithm of magnitude;
+speech falls from the first formant on, whoever speaks. The *contrast* is how much the difference between adjacent bands
+varies from frame to frame. In both, the way in which narrow bands fall on the bins of the Fourier transform leaves a
+zigzag that is the same for every voice, and gives away where the bands lie.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from flowavenet.audio.filterbank import mel_filter_bank
 from flowavenet.audio.settings import MelSettings
 
-# Speech's average ln(amplitude / sqrt(Hz)) at points evenly spaced on HTK's mel scale from 0 to 11,025 Hz, and how much
-# recordings differ from it, in nats: all at once the most probable of the mels, in six of the conventions, of 24
-# recordings each of five voices (LJSpeech; Kathleen, Kerstin, Flemishguy and Nathalie of rhasspy); 2026-11-21.
-_SPEECH = torch.tensor(
-    [-11.42, -10.46, -9.22, -8.31, -8.56, -8.66, -8.69, -8.91, -9.28, -9.61, -9.97, -10.23, -10.37, -10.51, -10.70, -10.82,
-     -10.88, -10.90, -10.93, -11.06, -11.08, -11.08, -10.97, -10.97, -11.24, -11.28, -11.23, -11.22, -11.29, -11.39, -11.57,
-     -11.94, -12.23, -12.43, -12.55, -12.85, -12.88, -12.88, -12.96, -12.58, -12.50]
+# Of average speech, at points evenly spaced on HTK's mel scale from 0 to 11,025 Hz: ln(amplitude / sqrt(Hz)), and how much
+# more the logarithms of adjacent bands' magnitudes differ than those of noise do, as a logarithm. Both, and the spreads in
+# `speechlikelihood`, are the most probable of the mels, in seven of the conventions, of 24 recordings each of five voices
+# (LJSpeech; Kathleen, Kerstin, Flemishguy and Nathalie of rhasspy), 2026-11-21.
+_LEVEL = torch.tensor(
+    [-11.45, -10.45, -9.25, -8.34, -8.51, -8.57, -8.67, -8.87, -9.20, -9.53, -9.88, -10.11, -10.27, -10.45, -10.66, -10.81,
+     -10.89, -10.88, -10.88, -11.05, -11.09, -11.07, -10.96, -10.97, -11.21, -11.27, -11.26, -11.20, -11.28, -11.41, -11.62,
+     -11.96, -12.21, -12.40, -12.53, -12.80, -12.86, -12.97, -13.06, -12.71, -12.60]
+)  # fmt: skip
+_CONTRAST = torch.tensor(
+    [0.48, 0.75, 0.90, 0.82, 0.71, 0.61, 0.52, 0.47, 0.43, 0.38, 0.34, 0.37, 0.39, 0.41, 0.46, 0.60, 0.67, 0.68, 0.71, 0.76,
+     0.82]
 )  # fmt: skip
 _TOP = 11025.0  # Hz
-_AT_PEAK = 1.1  # what recordings brought to a common peak are above that
-_LEVEL = 0.7  # of whole recordings; 0.3 for these voices, but others record otherwise
-_SHAPE, _SHAPE_MELS = 0.56, 160.0  # of the spectrum's shape, and how far on the mel scale a part of it reaches
-_RIPPLE, _RIPPLE_MELS, _BASS = 0.43, 40.0, 440.0  # of harmonics, which show in the bass, below so many Hz
-_BAND = 0.035  # of each band on its own
-_UNHEARD, _UNHEARD_WIDTH = 10900.0, 420.0  # Hz from where on, and how gradually, many recordings have nothing
-_TREBLE, _IN_TREBLE = 7000.0, 1.5  # Hz from where on they differ more in shape, and by how much: some are cut there
-OVER_FRAMES, _OVER_FRAMES_SPREAD = 1.6, 0.15  # how a band changes from frame to frame, and by what factor that varies
+_ZIGZAG, _AROUND = 1.11, 9  # how much of noise's zigzag speech has; about the mean of so many bands
+_OF_POWERS = -0.07  # what the contrast of bands of powers is less
+AT_PEAK = 1.1  # nats that recordings brought to a common peak are above average
+OVER_FRAMES = 1.6  # nats, standard deviation of a band over frames
+
+
+@dataclass(frozen=True)
+class AverageSpeech:
+    """Average speech in a convention before its logarithm, in nats of magnitude."""
+
+    centre: Tensor
+    """Of each band, Hz, (n_mels,)."""
+    level: Tensor
+    """Mean over frames of ln magnitude, (n_mels,)."""
+    contrast: Tensor
+    """ln of the standard deviation over frames of what adjacent bands differ by, (n_mels - 1,)."""
+    filled: Tensor
+    """Whether a band has any bin of the Fourier transform, (n_mels,), bool."""
 
 
 @lru_cache(maxsize=64)
-def expected(settings: MelSettings) -> tuple[Tensor, Tensor]:
-    """What average speech is in a convention before its logarithm: ln of magnitude, and the centre in Hz, (n_mels,) each."""
-    bank = mel_filter_bank(settings)
+def average_speech(settings: MelSettings) -> AverageSpeech:
+    """What average speech is in a convention."""
+    bank = mel_filter_bank(settings).double()
     hz = torch.arange(settings.n_fft // 2 + 1) * (settings.sample_rate / settings.n_fft)
-    position = (_mels(hz) / _mels(torch.tensor(_TOP)) * (len(_SPEECH) - 1)).clamp(max=len(_SPEECH) - 1)
-    below = position.floor().clamp(max=len(_SPEECH) - 2).long()
-    level = torch.lerp(_SPEECH[below], _SPEECH[below + 1], position - below)
-    window = torch.hann_window(settings.win_length)
-    level = level + 0.5 * math.log(settings.sample_rate * window.square().sum())
+    squares = torch.hann_window(settings.win_length, dtype=torch.float64).square()
+    level = _at(hz, _LEVEL) + 0.5 * math.log(settings.sample_rate * squares.sum())
     if settings.preemphasis:
         turn = torch.cos(2 * math.pi * hz / settings.sample_rate)
         level = level + 0.5 * torch.log(1 + settings.preemphasis**2 - 2 * settings.preemphasis * turn)
-    energies = bank @ torch.exp(settings.power * level)
-    louder = 0.0 if settings.peak is None else _AT_PEAK
-    return energies.clamp(min=1e-12).log() / settings.power + louder, bank @ hz / bank.sum(1).clamp(min=1e-12)
+    level = (bank @ torch.exp(settings.power * level.double())).clamp(min=1e-12).log() / settings.power
+    area = bank.sum(1).clamp(min=1e-12)
+    centre = bank @ hz.double() / area
+    noise = _contrast_of_noise(bank / area[:, None], squares, settings.n_fft)
+    smooth = _smoothed(noise)
+    contrast = smooth + _ZIGZAG * (noise - smooth) + _at((centre[1:] + centre[:-1]) / 2, _CONTRAST)
+    return AverageSpeech(
+        centre,
+        level + (0.0 if settings.peak is None else AT_PEAK),
+        contrast + (_OF_POWERS if settings.power == 2 else 0.0),
+        area > 1e-9,
+    )
+
+
+def _contrast_of_noise(bank: Tensor, squares: Tensor, n_fft: int) -> Tensor:
+    """ln of how much, as a part of their mean, adjacent bands of white noise differ.
+
+    The spectra of a windowed noise k bins apart correlate by what the transform of the squared window is at k; magnitudes
+    of complex normals correlate by about the square of that, and have a variance of 4 / pi - 1 of their squared mean.
+    """
+    correlation = torch.fft.rfft(squares, n_fft).abs() / squares.sum()
+    bins = torch.arange(bank.shape[1])
+    variance = (4 / math.pi - 1) * bank @ correlation[(bins[:, None] - bins).abs()].square() @ bank.T
+    own = variance.diagonal()
+    return 0.5 * (own[1:] + own[:-1] - 2 * variance.diagonal(1)).clamp(min=1e-4).log()
+
+
+def _smoothed(curve: Tensor) -> Tensor:
+    side = _AROUND // 2
+    return F.avg_pool1d(F.pad(curve[None, None], (side, side), mode="replicate"), _AROUND, 1)[0, 0]
+
+
+def _at(hz: Tensor, curve: Tensor) -> Tensor:
+    """Values at these frequencies of a curve that is given from 0 to `_TOP`, beyond which it stays."""
+    position = (mels(hz) / mels(torch.tensor(_TOP)) * (len(curve) - 1)).clamp(max=len(curve) - 1)
+    below = position.floor().clamp(max=len(curve) - 2).long()
+    return torch.lerp(curve[below].to(position), curve[below + 1].to(position), position - below)
 
 
 def rough_over_bands(mel: Tensor) -> float:
@@ -76,58 +124,6 @@ def steadiness(mel: Tensor, frames: int = 1) -> float:
     return ((mel[..., frames:] * mel[..., :-frames]).mean() / mel.square().mean().clamp(min=1e-12)).item()
 
 
-def likelihood(off: Tensor, unit: Tensor, centre: Tensor, frames: int) -> tuple[float, float]:
-    """Log density of bands that are ``off`` average speech, in nats of ``unit`` values; and their distance from it.
-
-    The distance is the root mean square of what ``off`` would be if all its parts were independent and of variance 1.
-    """
-    def near(reach: float) -> Tensor:
-        return torch.exp(-0.5 * ((mels[:, None] - mels) / reach) ** 2)
-
-    mels = _mels(centre)
-    unheard = torch.sigmoid((centre - _UNHEARD) / _UNHEARD_WIDTH)
-    treble = torch.sigmoid((centre - _TREBLE) / _UNHEARD_WIDTH)
-    shape, own = _SHAPE + _IN_TREBLE * treble + 9.0 * unheard, _BAND + 1.4 * unheard
-    ripple = _RIPPLE * (0.3 + torch.exp(-centre / _BASS))
-    few = 1 + 60 / frames                                              # a short piece has what its few sounds have
-    vary = near(_SHAPE_MELS) * shape[:, None] * shape + near(_RIPPLE_MELS) * ripple[:, None] * ripple
-    vary = vary + torch.diag(own**2)
-    vary = vary * few + _LEVEL**2
-    factor = torch.linalg.cholesky(vary.double())
-    white = torch.linalg.solve_triangular(factor, off.double()[:, None], upper=False).square().sum().item()
-    volume = factor.diagonal().log().sum().item() + unit.abs().log().sum().item()
-    return -0.5 * white - volume, math.sqrt(white / len(off))
-
-
-def likelihood_of_change(ratio: Tensor, frames: int) -> tuple[float, float]:
-    """Log density, but for a constant, of how much bands change from frame to frame, as a part of what they should.
-
-    And how many deviations that is off.
-    """
-    spread = _OVER_FRAMES_SPREAD + 1 / math.sqrt(frames)
-    off = abs(math.log(max(ratio.item(), 1e-6))) / spread
-    return -0.5 * off**2, off
-
-
-def in_values(mean: Tensor, settings: MelSettings, low: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean in nats of magnitude, per band -> mean as values, the values that a nat is, and the part that is above the floor.
-
-    The first two are of values that were clamped to ``low``, which brings them nearer to each other.
-    """
-    unit = settings.power * {"ln": 1.0, "log10": 1 / math.log(10), "db": 20 / math.log(10)}[settings.log]
-    unit = unit * torch.tensor(settings.scale).expand(settings.n_mels)
-    value = unit * mean + torch.tensor(settings.offset) * torch.tensor(settings.scale)
-    # max(x, low) of a normal x: its mean, and the part of x that is above
-    deviation = OVER_FRAMES * unit.abs()
-    above = (value - low) / deviation
-    part = torch.special.ndtr(above)
-    value = low + (value - low) * part + deviation * torch.exp(-0.5 * above**2) / math.sqrt(2 * math.pi)
-    return value, unit * part.clamp(min=0.6), part
-
-
-def _mels(hz: Tensor) -> Tensor:
+def mels(hz: Tensor) -> Tensor:
+    """Hz on HTK's mel scale."""
     return 2595 * torch.log10(1 + hz / 700)
-
-
-def hertz(mels: Tensor) -> Tensor:
-    return 700 * (10 ** (mels / 2595) - 1)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flowavenet.audio.averagespeech import expected
+from flowavenet.audio.averagespeech import average_speech
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.settings import MelSettings
 
@@ -59,7 +59,7 @@ def estimate_offset(
     """
     level, count = _level(mel, settings, "mel")
     if reference is None:
-        usual = expected(settings)[0].to(level) * (20 / math.log(10)) + _QUARTER
+        usual = average_speech(settings).level.to(level) * (20 / math.log(10)) + _QUARTER
         error = _RECORDING if settings.peak is None else _AT_PEAK
     else:
         usual, others = _level(reference, settings, "reference")

@@ -14,6 +14,7 @@ conventions of one such voice 80 % were recognised, 36 % with certainty, none of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,25 +22,20 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from flowavenet.audio.averagespeech import (
-    OVER_FRAMES,
-    expected,
-    hertz,
-    in_values,
-    likelihood,
-    likelihood_of_change,
-    rough_over_bands,
-    steadiness,
-)
+from flowavenet.audio.averagespeech import AT_PEAK, OVER_FRAMES, AverageSpeech, average_speech, rough_over_bands, steadiness
 from flowavenet.audio.conventions import CONVENTIONS
 from flowavenet.audio.mel import MelSpectrogram
+from flowavenet.audio.melsketch import Sketch
 from flowavenet.audio.settings import MelSettings
+from flowavenet.audio.speechlikelihood import ANALYSED, PREDICTED, of_change, of_contrast, of_level, undo_floor
 
 STANDARDISED = "standardised"
 """What is found for a mel of mean 0 and variance 1 in each band: the corpus's statistics are wanted to undo it."""
 
-_FLOORED = 0.06  # how the share of values that a floor hides differs from what average speech has
-_UNLIKE = 1.5  # times as far from average speech as recordings are: less is none
+_FLOORED = 0.06  # how the share of values that a floor hides differs from what normal values have
+_FULL_SCALE, _FULL_SCALE_SPREAD = 3.2, 0.35  # nats: the loudest of recordings at full scale, above their level's peak
+_EMPHASISED = 1.4  # nats that those are above it which are brought to full scale after pre-emphasis
+_UNLIKE = 1.6  # times as far from average speech as recordings are: less is none
 _STEADY = 0.7  # correlation of adjacent frames: theirs is above 0.79
 
 
@@ -104,12 +100,12 @@ def examine(mel: Tensor, conventions: Mapping[str, MelSettings] = CONVENTIONS) -
     doubtful = len(turns) == 2 and rough_over_bands(turned) < 3
     bands, steady = turned.shape[1], steadiness(turned)
     results = _scores(turned, conventions, mel.dtype)
-    order = sorted(results, key=lambda family: -results[family][0])
+    order = sorted(results, key=lambda family: -results[family].density)
     # Half the evidence counts, and less of a short piece: it is not as normal as the model of speech has it.
     heed = 1 / (2 + 200 * bands / mel3.numel())
-    weights = torch.tensor([results[family][0] * heed for family in order], dtype=torch.float64).softmax(0).tolist()
+    weights = torch.tensor([results[family].density * heed for family in order], dtype=torch.float64).softmax(0).tolist()
     names, confidence = order[0], weights[0]
-    _, misfit, reasons = results[names]
+    misfit, reasons = results[names].distance, results[names].seen
     standardised = names == (STANDARDISED,)
     impossible = any("beyond" in reason for reason in reasons)
     sure = confidence >= 0.95 and misfit < _UNLIKE and steady > _STEADY and not (standardised or doubtful or impossible)
@@ -133,51 +129,95 @@ def examine(mel: Tensor, conventions: Mapping[str, MelSettings] = CONVENTIONS) -
     return Finding(layout, bands, names, settings, confidence, sure, scores, tuple(said), steady > _STEADY)
 
 
+@dataclass(frozen=True)
+class _Score:
+    """How well a convention fits: log density, distance from average speech, and what was seen."""
+
+    density: float
+    distance: float
+    seen: list[str]
+
+
 def _scores(
     mel: Tensor, conventions: Mapping[str, MelSettings], dtype: torch.dtype
-) -> dict[tuple[str, ...], tuple[float, float, list[str]]]:
-    """For each family of conventions that are alike: log density, how far it is from average speech, and what was seen."""
+) -> dict[tuple[str, ...], _Score]:
+    """Try all conventions of as many bands: the scores of each family of those whose values are alike."""
     families: dict[MelSettings, list[str]] = {}
     for name, settings in conventions.items():
         if settings.n_mels == mel.shape[1]:
             families.setdefault(_visible(settings), []).append(name)
-    flat = mel.transpose(0, 1).flatten(1)                              # (bands, frames)
-    least, count = flat.min().item(), int((flat == flat.min()).sum())
-    clamped = count > max(2, 0.0005 * flat.numel())                    # a floor repeats exactly, a minimum does not
-    heard = flat[:, (flat > least).any(0)]                             # without digital silence
-    average, change, frames = heard.mean(1), heard.std(1, correction=0).mean(), heard.shape[1]
-    results = {}
-    for names in families.values():
-        settings = conventions[names[0]]
-        low, high = _range(settings)
-        mean, centre = expected(settings)
-        value, unit, part = in_values(mean, settings, low)
-        slack = 0.002 * (high - low) + 8 * torch.finfo(dtype).eps * abs(low)
-        score, misfit = likelihood((average - value) / unit, unit, centre, frames)
-        by_change, off_change = likelihood_of_change(change / (unit.abs() * OVER_FRAMES).mean(), frames)
-        score, misfit = score + by_change, max(misfit, off_change / 2)
-        floored = (heard <= low + slack).float().mean() - (1 - part).mean()
-        score -= 0.5 * (floored.item() / _FLOORED) ** 2
-        reasons = []
-        # No analysis goes beyond the range, but a front-end's predictions do, by a little.
-        little, much = slack, 0.1 * (high - low)
-        score -= 5 * bool((flat < low - little).any() or (flat > high + little).any())
-        outside = ((flat < low - much) | (flat > high + much)).float().mean().item()
-        score -= 1000 * outside + 20 * bool(outside)
-        if outside > 0.001:
-            reasons.append(f"{outside:.1%} of its values are beyond {low:.4g} to {high:.4g}")
-        if clamped:
-            at_floor = abs(least - low) <= slack
-            score += 15 if at_floor else -15 - 1000 * count / flat.numel()
-            if at_floor:
-                reasons.append(f"its lowest value, {least:.4g}, repeats {count} times and is {names[0]}'s floor")
-        results[tuple(names)] = (score, misfit, reasons)
-    if families:
-        unit = torch.full_like(average, 1 / OVER_FRAMES)
-        centre = hertz(torch.linspace(200, 2200, len(average)))
-        score, misfit = likelihood(average / unit, unit, centre, frames)
-        results[(STANDARDISED,)] = (score + likelihood_of_change(change, frames)[0], misfit, [])
-    return results
+    sketch = Sketch.of(mel)
+    scores = {tuple(names): _score(sketch, conventions[names[0]], names[0], dtype) for names in families.values()}
+    return scores | {(STANDARDISED,): _standardised(sketch)}
+
+
+def _score(sketch: Sketch, settings: MelSettings, name: str, dtype: torch.dtype) -> _Score:
+    speech, (low, high) = average_speech(settings), _range(settings)
+    unit, offset = _in_values(settings)
+    slack = 0.002 * (high - low) + 8 * torch.finfo(dtype).eps * abs(low)
+    level, part = undo_floor(sketch.average, low, unit.abs())
+    felt = unit.abs() * part.clamp(min=0.3)                            # what a nat is in values, near a floor
+    off = (level - offset) / unit - speech.level
+    change = math.log(sketch.change / (OVER_FRAMES * felt.mean().item()))
+    beyond = sketch.lowest < low - slack or sketch.highest > high + slack
+    density, distance, kind = _as_speech(sketch, off, unit.abs(), change, speech, 1 - part, beyond, settings.preemphasis > 0)
+    density -= felt.log().sum().item()
+    floored = (sketch.values <= low + slack).double().mean() - (1 - part).mean()
+    density -= 0.5 * (floored.item() / _FLOORED) ** 2
+    loudest = ((sketch.loudest - offset) / unit).min().item() - speech.level.max().item() - _FULL_SCALE
+    loudest -= AT_PEAK * (settings.peak is None) + _EMPHASISED * (settings.preemphasis > 0)
+    density -= 0.5 * max(0.0, loudest / _FULL_SCALE_SPREAD) ** 2
+    seen = [f"it is as smooth as what front-ends predict, if {name}"] if kind == PREDICTED.name else []
+    much = 0.1 * (high - low)
+    outside = ((sketch.values < low - much) | (sketch.values > high + much)).double().mean().item()
+    density -= 1000 * outside + 20 * bool(outside)
+    if outside > 0.001:
+        seen.append(f"{outside:.1%} of its values are beyond {low:.4g} to {high:.4g}")
+    if sketch.clamped:
+        at_floor = abs(sketch.lowest - low) <= slack
+        count = int((sketch.values == sketch.lowest).sum())
+        density += 15 if at_floor else -15 - 1000 * count / sketch.values.numel()
+        if at_floor:
+            seen.append(f"its lowest value, {sketch.lowest:.4g}, repeats {count} times and is {name}'s floor")
+    if sketch.capped and settings.clip is not None and abs(sketch.highest - high) <= slack:
+        density += 15
+        seen.append(f"its highest value, {sketch.highest:.4g}, repeats and is where {name} is clipped")
+    return _Score(density, distance, seen)
+
+
+def _standardised(sketch: Sketch) -> _Score:
+    """The score of mean 0 and variance 1 in each band, whatever bands those are."""
+    speech = average_speech(MelSettings(n_mels=len(sketch.average)))
+    unit = torch.full_like(sketch.average, 1 / OVER_FRAMES)
+    hidden, change = torch.zeros_like(unit), math.log(sketch.change)
+    density, distance, _ = _as_speech(sketch, sketch.average / unit, unit, change, speech, hidden, False, False)
+    return _Score(density - unit.log().sum().item(), distance, [])
+
+
+def _as_speech(
+    sketch: Sketch, off: Tensor, unit: Tensor, change: float, speech: AverageSpeech, hidden: Tensor, beyond: bool,
+    emphasised: bool,
+) -> tuple[float, float, str]:
+    """Log density of being speech, analysed or predicted; the distance from it as the likelier kind, and which that is."""
+    frames = sketch.frames
+    contrast = sketch.contrast(unit) - speech.contrast
+    kinds = {}
+    for kind in (ANALYSED, PREDICTED):
+        level, off_level = of_level(off, speech, hidden, kind, frames, emphasised)
+        of_bands, off_contrast = of_contrast(contrast, speech, kind, frames)
+        over_frames, off_change = of_change(change, kind, frames)
+        density = level + of_bands + over_frames - kind.beyond * beyond - kind.rarer
+        kinds[kind.name] = density, max(off_level, off_contrast, off_change / 2)
+    likelier = max(kinds, key=lambda kind: kinds[kind][0])
+    densities = torch.tensor([density for density, _ in kinds.values()], dtype=torch.float64)
+    return densities.logsumexp(0).item(), kinds[likelier][1], likelier
+
+
+def _in_values(settings: MelSettings) -> tuple[Tensor, Tensor]:
+    """The values that a nat of magnitude is, and the value of magnitude 1, per band."""
+    scale = torch.tensor(settings.scale, dtype=torch.float64).expand(settings.n_mels)
+    nat = {"ln": 1.0, "log10": 1 / math.log(10), "db": 20 / math.log(10)}[settings.log]
+    return scale * settings.power * nat, scale * torch.tensor(settings.offset, dtype=torch.float64)
 
 
 @lru_cache(maxsize=64)
