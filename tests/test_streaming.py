@@ -41,8 +41,7 @@ def cut(mel, lengths):
         done += length
 
 
-@pytest.mark.parametrize("denoise", [0.0, 0.5])
-@pytest.mark.parametrize("chunk_frames", [1, 7, 32, 500])
+@pytest.mark.parametrize("chunk_frames, denoise", [(1, 0.5), (7, 0.0), (32, 0.5), (500, 0.0)])
 @pytest.mark.parametrize("name", MODELS)
 def test_chunks_are_the_whole(name, chunk_frames, denoise):
     vocoder = make(name)

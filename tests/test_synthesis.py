@@ -17,7 +17,7 @@ def make(name, dtype=torch.float64):
     return shake(build(model, config, n_mels=4, hop_length=hop), 0.05).to(dtype).eval()
 
 
-def inputs(model, frames=37, batch=2):
+def inputs(model, frames=19, batch=2):
     dtype = next(model.parameters()).dtype
     noise = torch.randn(batch, model.whole_frames(frames) * model.hop_length, dtype=dtype)
     return noise, *given(model, frames, batch, dtype)
