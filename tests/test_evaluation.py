@@ -132,7 +132,9 @@ def test_mel_cepstra_are_librosas(clip):
     assert mel_distances(clip, other, RATE) == pytest.approx((np.abs(mels[0] - mels[1]).mean(), distortion), rel=1e-4)
 
 
-def test_stft_distances_are_their_formulas():
+@pytest.mark.parametrize("block", [50, 1024])
+def test_stft_distances_are_their_formulas(block, monkeypatch):
+    monkeypatch.setattr("flowavenet.evaluation.spectral.BLOCK", block)
     rng = np.random.default_rng(0)
     a, b = 0.1 * rng.standard_normal((2, 6000))
     logs, convergences = [], []

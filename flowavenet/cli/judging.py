@@ -54,7 +54,7 @@ def evaluate(
         Path | None, typer.Option("--out", "-o", help="Folder for index.html, a page to listen by, and the scores.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share the work. [default: one per core, for 32 files or more]")
+        int | None, typer.Option(min=1, help="Processes that share the work. [default: one per core, for 100 files or more]")
     ] = None,
 ) -> None:
     """Compare folders of audio with recordings: how near they are, how they differ from each other; a page to listen by."""
@@ -70,7 +70,7 @@ def evaluate(
     pairs = utterances(reference, folders)
     gallery = Gallery(out, pairs) if out else None
     files = sum(pair.files for pair in pairs)
-    workers = workers or (min(os.cpu_count() or 1, len(pairs)) if files >= 32 else 1)
+    workers = workers or (min(os.cpu_count() or 1, len(pairs)) if files >= 100 else 1)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None)
         rows, failed = score_all(pairs, workers, gallery, lambda done, total: bar.update(task, completed=done, total=total))

@@ -49,20 +49,21 @@ class Report:
         return [row[key] for row in self.rows if row["system"] == system]
 
     def text(self) -> str:
-        """All medians, a line per metric and a column per system; and the differences."""
-        tables = [[["", "best", *self.systems], *self._lines(self.systems)]]
-        tables[0].append(["files", "", *(str(len(self.of(system, "file"))) for system in self.systems)])
+        """All medians, a line per metric and a column per system; and by how much the others exceed the first."""
+        parts = [f"# median [95 % interval] over files; {POLICY}", *(f"# {hint}" for hint in self.hints)]
+        table = [["", "best", *self.systems], *self._lines(self.systems)]
+        table.append(["files", "", *(str(len(self.of(system, "file"))) for system in self.systems)])
         for key, title in FACTS.items():
-            tables[0].append([title, "", *(span(self.of(system, key)) for system in self.systems)])
-        said = [f"# median [95 % interval] over files; {POLICY}", *(f"# {hint}" for hint in self.hints)]
-        parts = ["\n".join(said), _aligned(tables[0])]
-        if self.differences:
-            titles = [f"{second} - {first}" for first, second in self.differences]
-            parts.append("# differences, file by file; *: the interval is on one side of 0")
-            parts.append(_aligned([["", "best", *titles], *self._lines(self.differences, mark="*")]))
+            table.append([title, "", *(span(self.of(system, key)) for system in self.systems)])
+        parts.append(_aligned(table))
+        first, *others = self.systems
+        if others:
+            parts.append(f"# less {first}, file by file: median [95 % interval]; *: the interval is on one side of 0")
+            columns = {other: self.differences[first, other] for other in others}
+            parts.append(_aligned([["", "best", *others], *self._lines(columns, mark="*")]))
         return "\n".join(parts)
 
-    def _lines(self, columns: dict[Any, dict[str, Median]], mark: str = "") -> list[list[str]]:
+    def _lines(self, columns: dict[str, dict[str, Median]], mark: str = "") -> list[list[str]]:
         lines = []
         for name, metric in METRICS.items():
             values = [column[name] for column in columns.values()]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from flowavenet.audio import MelSettings, MelSpectrogram
 
@@ -14,6 +17,8 @@ RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 """(FFT size, hop, window) of the multi-resolution distances, samples at 22,050 Hz; Yamamoto et al., 2020,
 arXiv:1910.11480."""
 MAGNITUDE_FLOOR = 3e-4
+BLOCK = 1024
+"""Frames in memory at a time."""
 CEPSTRUM = 24
 """Coefficients of the mel cepstrum that are compared, from the first; the zeroth is loudness."""
 
@@ -25,15 +30,17 @@ def mr_stft(reference: Tensor, wave: Tensor, sample_rate: int) -> tuple[float, f
         log-magnitude, mean |ln max(A, 3e-4) - ln max(B, 3e-4)|: how far they are apart in every cell, quiet ones too;
         spectral convergence, ||A - B|| / ||A||: energy of the difference, which the loud cells rule.
     """
-    logs = convergence = 0.0
-    for n_fft, hop, win in RESOLUTIONS:
-        window = torch.hann_window(win, dtype=reference.dtype)
-        a, b = (
-            torch.stft(x, n_fft, hop, win, window, pad_mode="constant", return_complex=True).abs() for x in (reference, wave)
-        )
-        logs += float((a.clamp(min=MAGNITUDE_FLOOR).log() - b.clamp(min=MAGNITUDE_FLOOR).log()).abs().mean())
-        convergence += float((a - b).norm() / a.norm().clamp(min=1e-9))
-    return logs / len(RESOLUTIONS), convergence / len(RESOLUTIONS)
+    distances = []
+    for resolution in RESOLUTIONS:
+        cells, logs, error, energy = 0, 0.0, 0.0, 0.0
+        for a, b in zip(_magnitudes(reference, *resolution), _magnitudes(wave, *resolution), strict=True):
+            cells += a.numel()
+            logs += float((a.clamp(min=MAGNITUDE_FLOOR).log() - b.clamp(min=MAGNITUDE_FLOOR).log()).abs().sum())
+            error += float((a - b).square().sum())
+            energy += float(a.square().sum())
+        distances.append((logs / cells, math.sqrt(error) / max(math.sqrt(energy), 1e-9)))
+    log_magnitude, convergence = (statistics.fmean(each) for each in zip(*distances, strict=True))
+    return log_magnitude, convergence
 
 
 def mel_distances(reference: Tensor, wave: Tensor, sample_rate: int) -> tuple[float, float]:
@@ -54,3 +61,13 @@ def mel_distances(reference: Tensor, wave: Tensor, sample_rate: int) -> tuple[fl
     cepstrum = 2 / settings.n_mels * cosines @ (a - b)                 # of the difference: (24, frames)
     distortion = 10 / math.log(10) * (2 * cepstrum.square().sum(dim=0)).sqrt().mean()
     return float((a - b).abs().mean()), float(distortion)
+
+
+def _magnitudes(wave: Tensor, n_fft: int, hop: int, win: int) -> Iterator[Tensor]:
+    """The magnitude spectrogram, zeros beyond the ends, in pieces (n_fft / 2 + 1, frames), to spare memory."""
+    window = torch.hann_window(win, dtype=wave.dtype)
+    frames = 1 + len(wave) // hop                                      # frame t is centred on sample t * hop
+    padded = F.pad(wave, (n_fft // 2, n_fft // 2))
+    for start in range(0, frames, BLOCK):
+        piece = padded[start * hop : (min(start + BLOCK, frames) - 1) * hop + n_fft]
+        yield torch.stft(piece, n_fft, hop, win, window, center=False, return_complex=True).abs()
