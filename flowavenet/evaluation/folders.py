@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +24,8 @@ UNEQUAL_SECONDS = 0.1
 """A difference in length that deserves a note; a last hop or frame does not."""
 
 Row = dict[str, Any]
+Keep = Callable[[str, dict[str | None, Tensor], int], None]
+"""What to do with an utterance: its name, the audio of every system, as scored, and of the recording (None); sample rate."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,6 @@ class Utterance:
     def files(self) -> int:
         """How many there are, the recording included."""
         return 1 + sum(path is not None for path in self.copies.values())
-
-
-@dataclass
-class Judged:
-    """What became of an utterance: a row for each copy, the audio they were scored by, and what went wrong."""
-
-    utterance: Utterance
-    sample_rate: int = 0
-    recording: Tensor = field(default_factory=lambda: torch.empty(0))
-    copies: dict[str, Tensor] = field(default_factory=dict)
-    """(samples,), on the recording's time axis and at its level."""
-    rows: list[Row] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
 
 
 def utterances(reference: Path, folders: Sequence[Path]) -> list[Utterance]:
@@ -79,42 +68,51 @@ def utterances(reference: Path, folders: Sequence[Path]) -> list[Utterance]:
     ]
 
 
-def judge(utterance: Utterance) -> Judged:
-    """Score each copy against the recording, at its sample rate, after lag and level are matched; past bad files."""
-    judged, failures = Judged(utterance), Failures()
+def compare(recording: Tensor, path: Path, sample_rate: int) -> tuple[Row, Tensor]:
+    """Score a copy against its recording, (samples,), after its rate, lag and level are matched.
+
+    Returns:
+        what was done to it and its scores; and the copy itself, on the recording's time axis and at its level.
+
+    Raises ValueError, in one line, if they have too little in common to be compared.
+    """
+    info = audio_info(path)
+    copy = load_audio(path, sample_rate)[0]
+    lag = find_lag(recording, copy, sample_rate)
+    reference, wave = without_lag(recording, copy, lag)
+    seconds = len(reference) / sample_rate
+    if seconds < SHORTEST_SECONDS:
+        raise ValueError(
+            f"{path}: {seconds:.2f} s in common with its recording, less than the {SHORTEST_SECONDS} s that metrics need; "
+            "leave it out"
+        )
+    notes = [f"resampled from {info.sample_rate} to {sample_rate} Hz"] if info.sample_rate != sample_rate else []
+    longer = info.seconds - len(recording) / sample_rate
+    if abs(longer) > UNEQUAL_SECONDS:
+        notes.append(f"{abs(longer):.2f} s {'longer' if longer > 0 else 'shorter'} than the recording")
+    gain = level_gain(reference, wave)
+    facts = {"seconds": seconds, "lag_ms": 1000 * lag / sample_rate, "gain_db": decibels(gain), "note": "; ".join(notes)}
+    return facts | score(reference, wave, sample_rate), torch.cat([torch.zeros(max(-lag, 0)), gain * wave])
+
+
+def judge(utterance: Utterance, keep: Keep | None = None) -> tuple[list[Row], list[str]]:
+    """Score each copy of a recording at the recording's sample rate, past bad files: rows, and what went wrong."""
+    rows, waves, failures = [], {}, Failures()
     with failures.noted(utterance.recording):
-        rate = judged.sample_rate = audio_info(utterance.recording).sample_rate
-        judged.recording = load_audio(utterance.recording, rate)[0]
+        rate = audio_info(utterance.recording).sample_rate
+        recording = load_audio(utterance.recording, rate)[0]
         for system, path in utterance.copies.items():
-            if path is None:
-                continue
-            with failures.noted(path):
-                info = audio_info(path)
-                notes = [f"resampled from {info.sample_rate} to {rate} Hz"] if info.sample_rate != rate else []
-                copy = load_audio(path, rate)[0]
-                lag = find_lag(judged.recording, copy, rate)
-                reference, wave = without_lag(judged.recording, copy, lag)
-                seconds = len(reference) / rate
-                if seconds < SHORTEST_SECONDS:
-                    raise ValueError(
-                        f"{path}: {seconds:.2f} s in common with {utterance.recording}, less than the {SHORTEST_SECONDS} s "
-                        "that metrics need; leave it out"
-                    )
-                longer = info.seconds - len(judged.recording) / rate
-                if abs(longer) > UNEQUAL_SECONDS:
-                    notes.append(f"{abs(longer):.2f} s {'longer' if longer > 0 else 'shorter'} than the recording")
-                gain = level_gain(reference, wave)
-                judged.rows.append({
-                    "system": system, "file": utterance.name, "seconds": round(seconds, 3), "lag_ms": 1000 * lag / rate,
-                    "gain_db": decibels(gain), "note": "; ".join(notes), **score(reference, wave, rate),
-                })
-                judged.copies[system] = torch.cat([torch.zeros(max(-lag, 0)), gain * wave])
-    judged.failed = list(failures.values())
-    return judged
+            if path is not None:
+                with failures.noted(path):
+                    row, waves[system] = compare(recording, path, rate)
+                    rows.append({"system": system, "file": utterance.name} | row)
+    if keep and rows:
+        keep(utterance.name, {None: recording, **waves}, rate)
+    return rows, list(failures.values())
 
 
 def score_all(
-    pairs: Sequence[Utterance], workers: int = 1, keep: Callable[[Judged], None] | None = None,
+    pairs: Sequence[Utterance], workers: int = 1, keep: Keep | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Row], list[str]]:
     """Score all copies of all recordings.
@@ -123,7 +121,7 @@ def score_all(
         pairs: as :func:`utterances` finds them.
         workers: processes that share the work, each of them with a copy of Python and torch (which takes seconds to start).
             With more than one, a script that calls this must guard it by ``if __name__ == "__main__"``.
-        keep: does something with the audio of each utterance, in the worker; to be pickled if there are several.
+        keep: does something with the audio of each utterance, in the worker; can be pickled, if there are several.
         progress: called with the numbers of recordings done and of all.
 
     Returns:
@@ -132,19 +130,12 @@ def score_all(
         and what went wrong, a line for each bad file.
     """
     rows, failed = [], []
-    for done, (own, wrong) in enumerate(_each(partial(_judged, keep=keep), pairs, workers), start=1):
+    for done, (own, wrong) in enumerate(_each(partial(judge, keep=keep), pairs, workers), start=1):
         rows += own
         failed += wrong
         progress(done, len(pairs))
     order = {system: i for pair in pairs for i, system in enumerate(pair.copies)}
     return sorted(rows, key=lambda row: order[row["system"]]), failed
-
-
-def _judged(utterance: Utterance, keep: Callable[[Judged], None] | None) -> tuple[list[Row], list[str]]:
-    judged = judge(utterance)
-    if keep and judged.rows:
-        keep(judged)
-    return judged.rows, judged.failed
 
 
 def _each(work: Callable[[Utterance], Any], pairs: Sequence[Utterance], workers: int) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flowavenet.audio import save_audio, write_atomically
 from flowavenet.evaluation.alignment import POLICY
-from flowavenet.evaluation.folders import Judged, Utterance
+from flowavenet.evaluation.folders import Utterance
 from flowavenet.evaluation.medians import Median
 from flowavenet.evaluation.metrics import METRICS, Metric
 from flowavenet.evaluation.report import FACTS, Report, number, span
@@ -35,7 +35,7 @@ class Gallery:
     What is kept is what was scored: aligned, level matched, at the recording's rate, in 16 bits.
 
     Args:
-        out: the folder, which is there.
+        out: the folder, made if missing.
         pairs: what there is to keep.
     """
 
@@ -43,7 +43,7 @@ class Gallery:
         self.out, self.pairs = out, pairs
         self.pictures = find_spec("matplotlib") is not None
         systems = [None, *pairs[0].copies]
-        self.folders = {system: f"{i}-{_plain(system or RECORDING)}" for i, system in enumerate(systems)}
+        self.folders = {system: f"{i}-{_safe(system or RECORDING)}" for i, system in enumerate(systems)}
         for kind in ("audio", "spectrograms")[: 1 + self.pictures]:
             for folder in self.folders.values():
                 (out / kind / folder).mkdir(parents=True, exist_ok=True)
@@ -61,15 +61,14 @@ class Gallery:
         """Where its spectrogram is."""
         return f"spectrograms/{self.folders[system]}/{name}.png"
 
-    def __call__(self, judged: Judged) -> None:
+    def __call__(self, name: str, waves: dict[str | None, Tensor], sample_rate: int) -> None:
         """Keep the audio of an utterance, all softer if one would be clipped, and draw it on one scale of colours."""
-        name, waves = judged.utterance.name, {None: judged.recording, **judged.copies}
         peak = max(1.0, *(float(wave.abs().max()) for wave in waves.values()))
-        loudest = float(_levels(judged.recording).max())
+        loudest = float(_levels(waves[None]).max())
         for system, wave in waves.items():
-            save_audio(self.out / self.audio(system, name), wave / peak, judged.sample_rate)
+            save_audio(self.out / self.audio(system, name), wave / peak, sample_rate)
             if self.pictures:
-                levels = _levels(wave, len(judged.recording))
+                levels = _levels(wave, len(waves[None]))
                 save_image(self.out / self.picture(system, name), levels, loudest - RANGE_DB, loudest)
 
 
@@ -84,7 +83,7 @@ def write_page(report: Report, gallery: Gallery) -> Path:
     parts = {
         "TITLE": escape(" · ".join(report.systems)),
         "POLICY": escape(POLICY),
-        "NOTES": "".join(f"<p class=note>{escape(line)}</p>" for line in [*report.hints, *report.failed]),
+        "NOTES": "".join(f"<p class='note'>{escape(line)}</p>" for line in [*report.hints, *report.failed]),
         "MEDIANS": _medians(report),
         "DIFFERENCES": _differences(report),
         "ORDERS": "".join(f'<option value="{name}">{escape(metric.title)}</option>' for name, metric in METRICS.items()),
@@ -112,18 +111,16 @@ def _utterance(name: str, rows: dict[str, dict], gallery: Gallery) -> str:
             f'<div class="line">{image}<i></i></div><p>{_brief(rows[system]) if system else ""}</p>'
             f'<audio src="{quote(gallery.audio(system, name))}" preload="none" controls></audio></div>'
         )
-    head = "".join(f"<th>{escape(system)}</th>" for system in rows)
+    shown = {key: (metric.title, metric.digits) for key, metric in METRICS.items()}
+    shown |= {key: (title, 1) for key, title in FACTS.items()}
     lines = [
-        f"<tr><th>{escape(title)}</th>{''.join(f'<td>{number(row[key], digits)}</td>' for row in rows.values())}</tr>"
-        for key, (title, digits) in {
-            **{key: (metric.title, metric.digits) for key, metric in METRICS.items()},
-            **{key: (title, 1) for key, title in FACTS.items()},
-        }.items()
+        (title, "", [f"<td>{number(row[key], digits)}</td>" for row in rows.values()])
+        for key, (title, digits) in shown.items()
     ]
+    seconds = max(row["seconds"] for row in rows.values())
     return (
-        f'<section {keys}><h3>{escape(name)} <small>{max(row["seconds"] for row in rows.values()):.1f} s</small></h3>'
-        f"{''.join(takes)}<details><summary>all figures</summary><div class=wide><table><tr><th></th>{head}</tr>"
-        f"{''.join(lines)}</table></div></details></section>"
+        f"<section {keys}><h3>{escape(name)} <small>{seconds:.1f} s</small></h3>{''.join(takes)}"
+        f"<details><summary>all figures</summary>{_table(list(rows), lines)}</details></section>"
     )
 
 
@@ -136,40 +133,44 @@ def _brief(row: dict) -> str:
 
 
 def _medians(report: Report) -> str:
-    columns = report.systems
-    lines = [f"<tr><th></th><th></th>{''.join(f'<th>{escape(system)}</th>' for system in columns)}</tr>"]
+    lines = []
     for name, metric in METRICS.items():
-        values = [column[name] for column in columns.values()]
+        values = [medians[name] for medians in report.systems.values()]
         bad = [_badness(value.median, metric) for value in values]
         best = min(bad) if len(bad) > 1 and -math.inf < min(bad) < max(bad) else None
         cells = [_cell(value, metric, "best" if b == best else "") for value, b in zip(values, bad, strict=True)]
-        lines.append(f"<tr><th>{escape(metric.title)}</th><td>{ARROWS[metric.best]}</td>{''.join(cells)}</tr>")
-    facts = [("files", [str(len(report.of(system, "file"))) for system in columns])]
-    facts += [(title, [span(report.of(system, key)) for system in columns]) for key, title in FACTS.items()]
-    for title, texts in facts:
-        lines.append(f"<tr class=fact><th>{title}</th><td></td>{''.join(f'<td>{text}</td>' for text in texts)}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+        lines.append((metric.title, ARROWS[metric.best], cells))
+    facts = {"files": [str(len(report.of(system, "file"))) for system in report.systems]}
+    facts |= {title: [span(report.of(system, key)) for system in report.systems] for key, title in FACTS.items()}
+    lines += [(title, "", [f'<td class="fact">{text}</td>' for text in texts]) for title, texts in facts.items()]
+    return _table(list(report.systems), lines)
 
 
 def _differences(report: Report) -> str:
     if not report.differences:
         return ""
-    head = "".join(f"<th>{escape(second)} − {escape(first)}</th>" for first, second in report.differences)
-    lines = [f"<tr><th></th><th></th>{head}</tr>"]
+    lines = []
     for name, metric in METRICS.items():
-        values = [column[name] for column in report.differences.values()]
-        cells = "".join(_cell(value, metric, "sure" if value.differs else "", signed=True) for value in values)
-        lines.append(f"<tr><th>{escape(metric.title)}</th><td>{ARROWS[metric.best]}</td>{cells}</tr>")
+        values = [medians[name] for medians in report.differences.values()]
+        cells = [_cell(value, metric, "sure" if value.differs else "", signed=True) for value in values]
+        lines.append((metric.title, ARROWS[metric.best], cells))
     return (
         "<h2>Differences</h2><p>Of two systems, file by file: the median, and its 95&nbsp;% interval; bold where that is on "
-        f"one side of 0.</p><div class=wide><table>{''.join(lines)}</table></div>"
+        f"one side of 0.</p>{_table([f'{second} − {first}' for first, second in report.differences], lines)}"
     )
+
+
+def _table(heads: Sequence[str], lines: Sequence[tuple[str, str, list[str]]]) -> str:
+    """A table whose lines are a title, a remark, and cells (HTML)."""
+    rows = [f"<tr><th></th><th></th>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
+    rows += [f"<tr><th>{escape(title)}</th><td>{remark}</td>{''.join(cells)}</tr>" for title, remark, cells in lines]
+    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
 
 def _cell(value: Median, metric: Metric, kind: str, signed: bool = False) -> str:
     ends = [number(end, metric.digits, signed) for end in (value.low, value.high)]
     interval = "" if math.isnan(value.low) else f" <small>{ends[0]} … {ends[1]}</small>"
-    return f"<td class='{kind}'>{number(value.median, metric.digits, signed)}{interval}</td>"
+    return f'<td class="{kind}">{number(value.median, metric.digits, signed)}{interval}</td>'
 
 
 def _badness(value: float, metric: Metric) -> float:
@@ -179,7 +180,7 @@ def _badness(value: float, metric: Metric) -> float:
     return {"low": value, "high": -value, "0": abs(value)}[metric.best]
 
 
-def _plain(name: str) -> str:
+def _safe(name: str) -> str:
     """A name that is safe in any file system."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
 
