@@ -5,6 +5,7 @@ Reading, synthesis and writing overlap: one thread reads a few files ahead, one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import chain, groupby
@@ -106,7 +107,7 @@ class Vocoding:
 
     What a file becomes does not depend on its company. Hence only mels of equally many frames share a batch, since padding
     would change what the last frames see, and each is given the noise that it would have alone. Long mels are streamed
-    into their files, tile by tile.
+    into their files, tile by tile. What would exceed full scale is made quieter, a long one as its first tile wants.
 
     Args:
         vocoder: does the work.
@@ -214,8 +215,14 @@ class Vocoding:
             yield chunk
 
     def _write(self, made: Made) -> None:
-        stem = made.source.path.stem
-        save_audio(self.out / f"{stem}.wav", chain([made.wave], made.rest), self.vocoder.sample_rate)
+        path, stem = made.source.path, made.source.path.stem
+        loudest, pieces = made.wave.abs().max().item(), chain([made.wave], made.rest)
+        if loudest > 1:                                                # clipping would spoil it
+            quieter = 20 * math.log10(loudest)
+            said = f"its speech would peak at {loudest:.2f}, beyond full scale, and is made {quieter:.1f} dB quieter"
+            self.notes[path] = "; ".join(filter(None, [self.notes.get(path), said]))
+            pieces = (piece / loudest for piece in pieces)
+        save_audio(self.out / f"{stem}.wav", pieces, self.vocoder.sample_rate)
         if self.picture:
             panels = [("asked for", made.mel[0]), ("made", self.vocoder.mel(made.wave)[0])]
             save_spectrograms(self.out / f"{stem}.png", panels, self.vocoder.settings)

@@ -113,8 +113,8 @@ class Converter:
         energies = reader.energies(mel)
         if self.same_bands:
             return writer.from_energies(energies)
-        # Nobody knows how far below the floor is what lies at it, and how far beyond the clip what lies there; half and twice
-        # are nearer than the bounds themselves.
+        # Nobody knows how far below the floor is what lies at it, and how far beyond the clip what lies there; half and
+        # twice are nearer than the bounds themselves.
         low, high = (_column(bound, energies) for bound in reader.bounds())
         energies = torch.where(energies <= 1.001 * low, energies * 0.5**source.power, energies)
         energies = torch.where(energies >= 0.999 * high, energies * 2.0**source.power, energies)

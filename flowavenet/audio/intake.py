@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowavenet.audio.calibration import with_offset
+from flowavenet.audio.calibration import estimate_offset, with_offset
 from flowavenet.audio.conventionfiles import user_conventions
 from flowavenet.audio.conventions import CONVENTIONS, convention
 from flowavenet.audio.conversion import Conversion, Converter, convert
@@ -113,6 +113,8 @@ def take_in(
         said += f"; converted to {own}, {conversion.loss_db:.2f} dB lost"
     if level_db:
         said += f"; made {level_db:+g} dB louder"
+    elif said:
+        said += _level(intake.arrange(mel)[..., :ENOUGH], settings)
     return replace(intake, note=said.removeprefix("; "), conversion=conversion)
 
 
@@ -153,10 +155,20 @@ def _recognised(
     if finding.sure:
         return known[finding.names[0]], layout, "" if own in finding.names else f"is {finding.names[0]}", finding
     odds = ", ".join(f"{name} {part:.0%}" for name, part in list(finding.scores.items())[:3])
-    if finding.scores.get(own, 0.0) >= DOUBT:
+    if wanted.n_mels == finding.bands and (finding.scores[own] >= DOUBT or not finding.speech):
         return wanted, layout, f"taken as {own}, the vocoder's own, which is not sure: {odds}", finding
     best = next(name for name in finding.scores if name != STANDARDISED)
     return known[best], layout, f"taken as {best}, which is not sure: {odds}", finding
+
+
+def _level(mel: Tensor, settings: MelSettings) -> str:
+    """What is to be said about a level that is not that of any recording; mostly nothing."""
+    with suppress(ValueError):                                         # nothing is above the floor
+        off = estimate_offset(mel, settings)
+        if abs(off.db) > 3 * off.error_db:
+            where = "above" if off.db > 0 else "below"
+            return f"; its level is {abs(off.db):.0f} dB {where} average speech, which --level {-off.db:.0f} puts right"
+    return ""
 
 
 def _name(settings: MelSettings) -> str:
