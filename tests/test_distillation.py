@@ -62,7 +62,7 @@ def test_run(name, head, teachers, corpus, tmp_path):
     trainer = distil([
         *("--model.name", name, "--model.config", str(STUDENT), "--model.teacher", str(teachers / head)),
         *("--model.stft", "0", "--model.draws", "10", "--model.learning_rate", "0.003", "--data.corpus", str(corpus)),
-        *("--data.segment_frames", "8", "--data.batch_size", "4", "--trainer.max_steps", "40", "--data.in_memory", "true"),
+        *("--data.segment_frames", "4", "--data.batch_size", "2", "--trainer.max_steps", "40", "--data.in_memory", "true"),
         *("--trainer.default_root_dir", str(tmp_path), "--trainer.enable_progress_bar", "false", "--showcase.clips", "0"),
         *("--trainer.limit_val_batches", "2", "--trainer.log_every_n_steps", "1", "--ema.decay", "0.9"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_model_summary", "false", "--data.workers", "0"),
