@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: vocode test lint bench demo clean
+.PHONY: vocode test lint bench demo page clean
 
 vocode: .venv/core
 	$(BIN)/flowavenet vocode tests/data/tacotron2.npy tests/data/lj.flac -o out --picture
@@ -27,10 +27,17 @@ bench: .venv/core
 demo: .venv/core
 	for t in 0.0 0.5 0.8 1.0; do $(BIN)/flowavenet vocode tests/data -o out/demo/temperature-$$t --temperature $$t --picture; done
 
+page: .venv/page
+	$(BIN)/flowavenet demo
+
 .venv/core: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[plot]'
+	touch $@
+
+.venv/page: .venv/core
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
 .venv/dev: .venv/core

@@ -22,6 +22,6 @@ def demo(
         raise ModuleNotFoundError(f"the page needs {' and '.join(missing)}: pip install 'flowavenet[demo]'")
     from flowavenet.demo.server import serve
 
-    if host not in ("127.0.0.1", "localhost", "::1"):
+    if host not in ("127.0.0.1", "localhost"):
         print(f"warning: everyone who can reach {host} can use the page; there is no password", file=sys.stderr)
     serve(checkpoint, host, port, device)

@@ -6,6 +6,7 @@ import math
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from flowavenet.demo import actions, words
 from flowavenet.demo.clips import Clip, load_clip
 from flowavenet.demo.likelihood import likelihood_over_time
 from flowavenet.demo.pictures import Curve, Panel, draw, mel_panel, spectrogram
-from flowavenet.losses import bits_per_sample, dequantise
+from flowavenet.losses import dequantise
 from flowavenet.losses.likelihood import PCM_STEP
 from flowavenet.vocoder import Vocoder
 
@@ -30,14 +31,23 @@ STEPS = 64
 class Request:
     """A clip, how to work on it, and where the results go."""
 
-    vocoder: Vocoder
     path: Path
     clip: Clip
+    vocoder: Vocoder
+    folder: Path
     temperature: float
     match: int
     seed: int
     speaker: str | None
-    folder: Path
+
+    @classmethod
+    def of(cls, path: str | None, vocoder: Vocoder, folder: Path, *settings: Any) -> Request:
+        """Read the clip. Raises ValueError, in a sentence, for what is missing or wrong."""
+        if not path:
+            raise ValueError(words.NOTHING_GIVEN)
+        if settings[2] is None:
+            raise ValueError(words.NO_SEED)
+        return cls(Path(path), load_clip(path, vocoder), vocoder, folder, *settings)
 
     @property
     def seconds(self) -> float:
@@ -80,7 +90,7 @@ def vocode(request: Request) -> tuple:
     else:
         curve, nats = _likelihood(request)
         panels.insert(0, request.panel("recording, and its log-likelihood", clip.wave, panels[0].loudest, curve))
-        said.append(f"The recording has **{nats:.2f} nats per sample**, {bits_per_sample(nats):.2f} bits of its 16.")
+        said.append(f"Log-likelihood of the recording: **{nats:.2f} nats per sample**.")
     original = None if clip.wave is None else str(request.path)
     return original, request.sound("vocoded", made.wave), " ".join(said), request.picture(panels)
 
@@ -94,7 +104,8 @@ def _likelihood(request: Request) -> tuple[Curve, float]:
     times = torch.arange(len(added) + 1) * (step * vocoder.settings.hop_length / vocoder.sample_rate)
     nats = vocoder.log_prob(wave, mel, request.speaker).item() / wave.shape[1]
     times[-1] = wave.shape[1] / vocoder.sample_rate
-    return Curve("nats per sample", times, added), nats
+    most = -math.log(PCM_STEP)                                         # of 16-bit audio; as low, anything is just unlikely
+    return Curve("nats per sample", times, added.clamp(-most, most)), nats
 
 
 def round_trip(request: Request) -> tuple:

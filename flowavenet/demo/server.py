@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,26 +26,32 @@ def serve(checkpoint: str = "", host: str = "127.0.0.1", port: int = 7860, devic
         port: of that address.
         device: where vocoders work.
     """
+    _check(host, port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"                   # read when Gradio is imported: report nothing
     import gradio as gr
 
-    from flowavenet.demo.page import build
+    from flowavenet.demo.page import Page
 
     names = list(dict.fromkeys([checkpoint or DEFAULT, *shipped_checkpoints()]))
     load = lru_cache(maxsize=4)(lambda name: Vocoder.from_pretrained(name, device))
     load(names[0])                                                     # what is wrong with it is said now
     fonts = ("ui-sans-serif", "system-ui", "sans-serif"), ("ui-monospace", "monospace")
     theme = gr.themes.Soft(primary_hue="teal", secondary_hue="teal", font=fonts[0], font_mono=fonts[1])
-    theme.button_primary_background_fill = "*primary_600"              # for white letters
+    theme.button_primary_background_fill = theme.button_primary_background_fill_hover = "*primary_600"
     with TemporaryDirectory(prefix="flowavenet-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder                         # uploads, too
-        page = build(names, load, Path(folder)).queue(max_size=WAITING, api_open=False)
-        try:
-            page.launch(
-                server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
-                max_file_size=LARGEST, footer_links=[], run_history=False, theme=theme,
-            )
-        except OSError as error:
-            raise OSError(f"port {port} of {host} cannot be had; choose another one with --port") from error
+        page = Page(names, load, Path(folder)).blocks.queue(max_size=WAITING, api_open=False)
+        page.launch(
+            server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
+            max_file_size=LARGEST, footer_links=[], run_history=False, theme=theme,
+        )
         print(f"http://{host}:{port} (Ctrl-C ends)", flush=True)
         page.block_thread()
+
+
+def _check(host: str, port: int) -> None:
+    """Find out before all the work whether the address is there and free."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise OSError(f"port {port} of {host} cannot be had ({error.strerror}); choose another one with --port") from error

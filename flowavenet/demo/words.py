@@ -8,7 +8,7 @@ Speech in, and out come the noise that would make exactly this recording, and ho
 Take an example, or bring a recording or a mel file (up to 60 s, 20 MB), and press a button. Nothing leaves this server.
 """
 TEMPERATURE = "Strength of the noise. Lower: duller, steadier. Higher: livelier, rougher."
-MATCH = "What brings the flow's sound to exactly the mel. 0: the flow alone."
+MATCH = "In Vocode and Temperature: brings the flow's sound to exactly the mel. 0: the flow alone."
 SEED = "The same seed gives the same samples."
 FROM_TO = "0: the first recording's. 1: the second's."
 
