@@ -49,6 +49,25 @@ def save_spectrograms(
         figure.savefig(temporary, dpi=100)
 
 
+def save_curve_over(
+    path: str | os.PathLike, title: str, mel: Tensor, settings: MelSettings, curve: tuple[str, Tensor, Tensor]
+) -> None:
+    """Write a mel spectrogram with a curve over it to a picture file, whole or not at all.
+
+    Args:
+        mel: (n_mels, frames).
+        curve: the label of its axis, on the right; seconds (values + 1,) at which each value begins and the last ends;
+            values.
+    """
+    figure = spectrogram_figure([(title, mel)], settings)
+    label, seconds, values = curve
+    beside = figure.axes[0].twinx()
+    beside.stairs(values.cpu(), seconds.cpu(), baseline=None, color="#5ef2e0", linewidth=1.2)
+    beside.set_ylabel(label)
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
 def save_curves(path: str | os.PathLike, panels: Sequence[tuple[str, Curves]], what: str) -> None:
     """Write curves to a picture file, whole or not at all: panels side by side, both axes logarithmic, one legend.
 

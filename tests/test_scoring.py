@@ -1,12 +1,28 @@
 """Likelihood told frame by frame, and recordings that stand out of their folder by it."""
 
+import csv
+import json
+
+import numpy as np
 import pytest
+import soundfile
 import torch
-from conftest import shake
+from conftest import CLIPS, shake
 from test_models import VARIANTS, pair
 from test_transforms import TRANSFORMS, make
 
+from flowavenet import Vocoder, load_audio
+from flowavenet.audio.files import resampled
+from flowavenet.evaluation.outliers import MEASURES, measure, rank
+from flowavenet.evaluation.scoring import score
 from flowavenet.models import build
+
+RATE = 22050
+
+
+def variant(name):
+    kind, config, hop = VARIANTS[name]
+    return shake(build(kind, config, n_mels=4, hop_length=hop).double().eval(), 0.05)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -20,10 +36,155 @@ def test_local_log_dets_add_up(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_samples_add_up_to_the_log_prob_of_every_model(name):
-    kind, config, hop = VARIANTS[name]
-    model = shake(build(kind, config, n_mels=4, hop_length=hop).double().eval(), 0.05)
+    model = variant(name)
     wave, *given = pair(model, frames=6, cut=5)
     noise, nats = model.encode_localised(wave, *given)
     assert nats.shape == wave.shape and nats.std() > 0
     torch.testing.assert_close(noise, model.encode(wave, *given)[0])
     torch.testing.assert_close(nats.sum(dim=1), model.log_prob(wave, *given))
+
+
+@pytest.mark.parametrize("name", ["two scales", "lapflow", "waveglow", "waveflow"])
+def test_what_is_far_from_a_change_keeps_its_nats(name):
+    model = variant(name)
+    wave, *given = pair(model, frames=160, batch=1)
+    at, (left, right) = wave.shape[1] // 2, model.flow.forward_reach()
+    _, before = model.encode_localised(wave, *given)
+    wave[:, at] += 3
+    _, after = model.encode_localised(wave, *given)
+    changed = (after != before)[0].nonzero()
+    assert at - right <= changed.min() and changed.max() <= at + left and len(changed) < wave.shape[1] / 2
+
+
+@pytest.fixture(scope="module")
+def vocoder():
+    return Vocoder.from_pretrained()
+
+
+def test_frames_add_up(vocoder, speech):
+    wave = speech[:, :9999]
+    mel = vocoder.mel(wave)
+    frames = vocoder.log_prob_frames(wave, mel)
+    assert frames.shape == (1, mel.shape[-1])
+    torch.testing.assert_close(frames.sum(dim=1), vocoder.log_prob(wave, mel), rtol=1e-5, atol=0)
+    found = score(vocoder, wave, step=0)
+    torch.testing.assert_close(found.nats, frames[0].double(), rtol=1e-5, atol=1e-3)
+    power = vocoder.encode(wave, mel).square().mean().item()
+    assert found.surprise_db == pytest.approx(10 * np.log10(power), abs=1e-3)
+    assert found.bits_per_sample is None and found.samples.sum() == 9999 and found.seconds[-1] == pytest.approx(9999 / RATE)
+
+
+def clipped(x):
+    return x.clip(-0.2 * np.abs(x).max(), 0.2 * np.abs(x).max())
+
+
+def too_fast(x):
+    return np.concatenate(list(resampled([x.astype(np.float32)], round(1.6 * RATE), RATE)))
+
+
+def noisy(x):
+    return x + 10 ** (-15 / 20) * x.std() * np.random.default_rng(0).standard_normal(len(x))
+
+
+def humming(x):
+    hum = sum(np.sin(2 * np.pi * 50 * k * np.arange(len(x)) / RATE) / k for k in range(1, 6))
+    return x + 10 ** (-15 / 20) * x.std() * hum / hum.std()
+
+
+def telephone(x):
+    down = list(resampled([x.astype(np.float32)], RATE, 8000))
+    return np.concatenate(list(resampled(down, 8000, RATE)))[: len(x)]
+
+
+def mulaw(x):
+    steps = np.round(127 * np.sign(x) * np.log1p(255 * np.abs(x)) / np.log(256)) / 127
+    return np.sign(steps) * (256 ** np.abs(steps) - 1) / 255
+
+
+def with_gaps(x):
+    x = x.copy()
+    x[len(x) // 3 :][:900] = x[len(x) // 2 :][:900] = 0
+    return x
+
+
+# what happened to a recording -> (how, a reason that is given)
+FAULTS = {
+    "clipped": (clipped, "at its peak"),
+    "too fast": (too_fast, "pitch"),
+    "noise": (noisy, "surprise"),
+    "hum": (humming, "mains hum"),
+    "telephone": (telephone, "nothing above"),
+    "mu-law": (mulaw, "surprise"),
+    "gaps": (with_gaps, "without any signal"),
+    "tone": (lambda x: 0.1 * np.sin(np.arange(len(x)) / 9), "timbre"),
+    "white noise": (lambda x: 0.1 * np.random.default_rng(0).standard_normal(len(x)), "surprise"),
+    "quiet": (lambda x: x / 30, "level"),
+    "offset": (lambda x: x + 0.1, "DC offset"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder():
+    """A dozen pieces of one voice."""
+    wave = load_audio(next(clip for clip in CLIPS if clip.stem == "lj"), RATE)[0].numpy()
+    return [wave[start : start + 20000] for start in range(0, len(wave) - 20000, 4500)]
+
+
+def measured(vocoder, wave):
+    wave = torch.from_numpy(np.round(wave.clip(-1, 1) * 32767).astype(np.float32) / 32768)
+    return measure(wave, RATE, score(vocoder, wave[None]).surprise_db)
+
+
+@pytest.fixture(scope="module")
+def usual(vocoder, folder):
+    return [measured(vocoder, wave) for wave in folder]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_recording_comes_first_and_is_told_why(fault, vocoder, folder, usual):
+    spoil, reason = FAULTS[fault]
+    first, *others = rank([measured(vocoder, spoil(folder[5])), *usual])
+    assert first.deviation > max(other.deviation for other in others)
+    assert any(reason in each for each in first.reasons), first.reasons
+
+
+def test_alike_recordings_do_not_stand_out(usual):
+    assert all(standing.deviation == 0 and not standing.reasons for standing in rank(9 * usual[:1]))
+    assert rank(usual)[0] == rank(usual[::-1])[-1]
+    with pytest.raises(ValueError, match="7 recordings are too few .* 8"):
+        rank(usual[:7])
+
+
+@pytest.mark.parametrize("samples", [1, 3, 300, 5000])
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_any_recording_can_be_measured(samples, value):
+    values = measure(torch.full((samples,), value), RATE, 0.0).values
+    assert set(values) == set(MEASURES) - {"timbre"} and not any(np.isinf(list(values.values())))
+
+
+def test_verb_ranks_a_folder_past_a_bad_file(flowavenet, tiny, tmp_path, folder):
+    for i, wave in enumerate(folder[:8]):
+        soundfile.write(tmp_path / f"{i}.wav", wave if i else with_gaps(wave), RATE)
+    (tmp_path / "bad.wav").write_text("no audio")
+    figures = tmp_path / "figures.json"
+    code, said, errors = flowavenet("score", tmp_path, "--rank", "--json", figures, "--checkpoint", tiny)
+    assert code == 2 and "bad.wav" in errors and "1 of 9 files failed" in errors
+    head, about, _, first, *others = said.splitlines()
+    assert "as recorded" in head and "dequantisation of width 3.05" in head and "80 bands" in head and len(others) == 7
+    assert "0.wav: without any signal" in first
+    content = json.loads(figures.read_text())
+    top = content["files"][0]
+    assert top["file"].endswith("0.wav") and "without any signal" in top["reasons"][0] and len(content["failed"]) == 1
+    assert set(top["measured"]) == set(MEASURES) and content["dequantisation"] == 2**-15
+
+
+def test_verb_writes_frames(flowavenet, tiny, tmp_path):
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    assert flowavenet("score", CLIPS[0], "-o", out, "--json", figures, "--checkpoint", tiny)[0] == 0
+    with (out / f"{CLIPS[0].stem}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    samples, nats = sum(int(row["samples"]) for row in rows), sum(float(row["nats"]) for row in rows)
+    assert samples == soundfile.info(CLIPS[0]).frames and len(rows) == -(-samples // 256)
+    assert nats / samples == pytest.approx(json.loads(figures.read_text())["files"][0]["nats_per_sample"], rel=1e-5)
+    assert soundfile.info(CLIPS[0]).duration == pytest.approx(float(rows[-1]["seconds"]), abs=256 / RATE)
+    assert (out / f"{CLIPS[0].stem}.png").read_bytes()[:4] == b"\x89PNG" and len(list(out.iterdir())) == 2

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from flowavenet.batch import one_line
-from flowavenet.cli import judging, mels, pages, sharing, synthesis, training
+from flowavenet.cli import judging, mels, pages, scoring, sharing, synthesis, training
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -18,7 +18,7 @@ for verb in (synthesis.vocode, synthesis.tune, training.prepare):
     app.command()(verb)
 for verb in (training.fit, training.distil):                           # whose words Lightning's own parser reads
     app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(verb)
-for verb in (mels.mel, judging.score, judging.evaluate, judging.benchmark):
+for verb in (mels.mel, scoring.score, judging.evaluate, judging.benchmark):
     app.command()(verb)
 for verb in (sharing.convert, sharing.export, sharing.push, pages.demo):
     app.command()(verb)

@@ -1,4 +1,4 @@
-"""Verbs that judge: how likely recordings are, how audio compares with them, what making it costs."""
+"""Verbs that judge: how audio compares with recordings, and what making it costs."""
 
 from __future__ import annotations
 
@@ -9,42 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flowavenet.batch import end, find_files, for_each, progress_bar
-from flowavenet.cli.options import Checkpoint, Device, Speaker
-
-
-def score(
-    inputs: Annotated[list[Path], typer.Argument(help="Audio files or folders.")],
-    checkpoint: Checkpoint = "",
-    dequantisation: Annotated[float, typer.Option(help="Width of the uniform noise added to samples; 0: none.")] = 2**-15,
-    seed: Annotated[int, typer.Option(help="Of that noise.")] = 0,
-    speaker: Speaker = None,
-    device: Device = "cpu",
-) -> None:
-    """Log-likelihood of recordings given their own mels, in nats and bits per sample."""
-    import torch
-
-    from flowavenet.audio import load_audio
-    from flowavenet.losses import bits_per_sample, dequantise
-    from flowavenet.vocoder import Vocoder
-
-    if dequantisation < 0:
-        raise ValueError(f"--dequantisation is {dequantisation}; the width of a noise is at least 0")
-    files = find_files(inputs)
-    vocoder = Vocoder.from_pretrained(checkpoint or None, device)
-    voice = vocoder.voice(speaker)
-    level = "as recorded" if vocoder.settings.peak is None else f"peak {vocoder.settings.peak}"
-    print(f"# {vocoder.sample_rate} Hz, level {level}, uniform dequantisation of width {dequantisation:.6g}")
-    print("nats/sample  bits/sample  seconds  file")
-
-    def one(file: Path) -> None:
-        wave = vocoder.normalise(load_audio(file, vocoder.sample_rate))
-        noise = torch.Generator().manual_seed(seed)
-        nats = vocoder.log_prob(dequantise(wave, dequantisation, noise), vocoder.mel(wave), voice).item() / wave.shape[1]
-        bits = f"{bits_per_sample(nats, dequantisation):11.4f}" if dequantisation else f"{'-':>11}"
-        print(f"{nats:11.4f}  {bits}  {wave.shape[1] / vocoder.sample_rate:7.2f}  {file}", flush=True)
-
-    end(for_each(files, one), len(files))
+from flowavenet.batch import end, progress_bar
 
 
 def evaluate(

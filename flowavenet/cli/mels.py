@@ -37,7 +37,7 @@ def mel(
 
     if conventions:
         for name, settings in CONVENTIONS.items():
-            print(f"{name:20} {_brief(settings)}\n{'':20} {ABOUT[name]}")
+            print(f"{name:20} {brief(settings)}\n{'':20} {ABOUT[name]}")
         return
     if not inputs:
         raise ValueError("no files are named; name mel files, recordings or folders, or ask for --conventions")
@@ -75,9 +75,9 @@ def _examine(
     finding, conversion = intake.finding, intake.conversion
     for reason in finding.reasons if finding else ():
         print(f"  {reason}")
-    print(f"  taken as {_brief(intake.settings)}")
+    print(f"  taken as {brief(intake.settings)}")
     if conversion:
-        print(f"  wanted   {_brief(wanted)}")
+        print(f"  wanted   {brief(wanted)}")
         exact = "exact" if conversion.exact else f"{conversion.loss_db:.2f} dB lost on the way there and back"
         print(f"  {exact}: {', '.join(conversion.reasons)}")
     mel = file.read(intake.layout)
@@ -94,7 +94,7 @@ def _analyse(path: Path, wanted: MelSettings, out: Path | None) -> None:
         raise ValueError(f"{path}: a recording, whose mel would be written; say where, with -o FOLDER")
     spectrogram = MelSpectrogram(wanted)
     mel = spectrogram(spectrogram.normalise(load_audio(path, wanted.sample_rate)))
-    print(f"{path}: a recording, analysed into {mel.shape[2]} frames: {_brief(wanted)}")
+    print(f"{path}: a recording, analysed into {mel.shape[2]} frames: {brief(wanted)}")
     _save(out / f"{path.stem}.npy", mel)
 
 
@@ -119,7 +119,7 @@ def _compare_levels(seen: Iterable[tuple[Intake, Tensor]], reference: Path | Non
             print(f"{said} average speech, which means little as recordings differ by {off.error_db:.0f}; see --reference")
 
 
-def _brief(settings: MelSettings) -> str:
+def brief(settings: MelSettings) -> str:
     """Settings in a line."""
     bands = f"{settings.n_mels} bands of {settings.f_min:g} to {settings.f_max:g} Hz"
     return f"{settings.log} of {bands}, {settings.win_length} / hop {settings.hop_length} at {settings.sample_rate} Hz"
