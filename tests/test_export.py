@@ -12,7 +12,7 @@ from flowavenet.export import Synthesis, export_program, save_onnx
 from flowavenet.models import build
 
 MODELS = {
-    "lapflow": {"bands": 256, "steps": 1, "layers": 1, "width": 16, "cond_width": 8, "cond_layers": 1},
+    "lapflow": {"bands": 256, "steps": 1, "layers": 1, "width": 16, "cond_width": 8, "cond_layers": 1, "filter_spread": 1},
     "waveflow": {"rows": 4, "flows": 2, "layers": 1, "width": 8},
     "parallel_wavenet": {"stacks": [1, 1], "layers": 2, "width": 8, "gate_width": 8, "skip_width": 8, "gain": 10.0},
     "flowavenet": {"blocks": 2, "flows": 2, "layers": 1, "width": 8, "blocks_per_split": 1},
@@ -20,7 +20,15 @@ MODELS = {
     "waveglow, separable": {"group": 128, "flows": 2, "early_every": 1, "early_size": 16, "layers": 2, "width": 8,
                             "net": "separable"},
 }
-MODELS["lapflow, speakers"] = MODELS["lapflow"] | {"speakers": 3, "speaker_width": 4}
+MODELS["lapflow, speakers"] = MODELS["lapflow"] | {"speakers": 3, "speaker_width": 4, "levels": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def untraced():
+    """Torch need not look up for each operation which lines of code it comes from: that is most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.fx.config, "do_not_emit_stack_traces", True)
+        yield
 
 
 @pytest.fixture(scope="module", params=MODELS)
