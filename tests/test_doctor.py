@@ -1,17 +1,20 @@
 """A mel tells its convention: whatever its layout, the doctor recognises it, or says that it is unsure."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import avg_pool1d
 
 from flowavenet.audio import CONVENTIONS, MelSettings, MelSpectrogram, load_audio, load_mel
 from flowavenet.audio.doctor import STANDARDISED, examine
 
 DATA = Path(__file__).parent / "data"
 CLIPS = sorted(DATA.glob("*.flac"))
-SPEECH = Path(os.environ.get("FLOWAVENET_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "speech"
+SHARED = Path(os.environ.get("FLOWAVENET_SHARED", Path(__file__).parents[2] / "shared"))
+SPEECH, PREDICTED = SHARED / "data" / "speech", SHARED / "mels"
 FORMS = {
     "as it is": lambda mel: mel[0],
     "transposed": lambda mel: mel[0].T,
@@ -22,6 +25,7 @@ FORMS = {
 }
 
 
+@cache
 def analysed(path, name):
     """The mel of a recording in a convention: (1, bands, frames)."""
     spectrogram = MelSpectrogram(CONVENTIONS[name])
@@ -39,14 +43,16 @@ def test_recognises_a_recording(name, form):
     assert finding.arrange(mel).shape[1] == CONVENTIONS[name].n_mels
 
 
-@pytest.mark.parametrize("frames", [None, 100])
-def test_is_seldom_wrong_and_hardly_ever_sure_of_it(frames):
-    findings = [(name, examine(analysed(clip, name)[..., :frames])) for clip in CLIPS for name in CONVENTIONS]
+@pytest.mark.parametrize("seconds, sure", [(None, 0.8), (2, 0.7), (1, 0.5)])
+def test_is_seldom_wrong_and_never_sure_of_it(seconds, sure):
+    findings = []
+    for name in sorted(CONVENTIONS.keys() - {"hifigan", "bigvgan_22k"}):  # whose values are tacotron2's
+        frames = seconds and seconds * CONVENTIONS[name].sample_rate // CONVENTIONS[name].hop_length
+        findings += [(name, examine(analysed(clip, name)[..., :frames])) for clip in CLIPS]
     wrong = [finding for name, finding in findings if name not in finding.names]
-    assert len(wrong) <= (0.05 if frames is None else 0.1) * len(findings), wrong
+    assert len(wrong) <= 0.05 * len(findings), wrong
     assert not [finding for finding in wrong if finding.sure]
-    if frames is None:
-        assert sum(finding.sure for _, finding in findings) > 0.6 * len(findings)
+    assert sum(finding.sure for _, finding in findings) > sure * len(findings)
 
 
 @pytest.mark.parametrize("frames", [80, 100, 128])
@@ -59,14 +65,36 @@ def test_tells_frames_from_bands_when_either_could_be(frames):
 @pytest.mark.skipif(not SPEECH.is_dir(), reason="needs the recordings of five voices")
 def test_recognises_five_voices():
     clips = [clip for voice in sorted(SPEECH.iterdir()) if voice.is_dir() for clip in sorted(voice.iterdir())[5::100][:2]]
-    findings = [(name, examine(analysed(clip, name))) for clip in clips for name in CONVENTIONS]
+    findings = [(name, examine(analysed(clip, name)[..., :200])) for clip in clips for name in list(CONVENTIONS)[::2]]
     right = [name in finding.names for name, finding in findings]
-    assert len(findings) > 100 and sum(right) >= 0.95 * len(right)
+    assert len(findings) == 90 and sum(right) >= 0.95 * len(right)
     assert not [finding for name, finding in findings if name not in finding.names and finding.sure]
 
 
+@pytest.mark.parametrize("name", ["hifigan", "rayhane", "parallel_wavegan", "coqui_db"])
+def test_recognises_what_is_smoother_than_recordings(name):
+    """As predictions are: they change less from frame to frame, and are not exactly at the floor."""
+    findings = []
+    for clip in CLIPS[1:]:
+        smooth = avg_pool1d(analysed(clip, name)[..., :300], 13, stride=1)
+        findings.append(examine(smooth - 0.001 * torch.rand(smooth.shape, generator=torch.Generator().manual_seed(0))))
+    assert all(name in finding.names for finding in findings), findings
+    assert "front-ends predict" in " ".join(findings[0].reasons)
+
+
 def test_recognises_what_a_front_end_predicted():
-    assert "hifigan" in examine(load_mel(DATA / "tacotron2.npy", 80)).names
+    finding = examine(load_mel(DATA / "tacotron2.npy", 80))
+    assert "hifigan" in finding.names and finding.sure
+
+
+@pytest.mark.skipif(not PREDICTED.is_dir(), reason="needs the mels that front-ends predicted")
+@pytest.mark.parametrize(
+    "folder, family", [("hifigan_ln", "hifigan"), ("tacotron2_db4", "rayhane"), ("tacotron2_hop275", "rayhane")]
+)
+def test_recognises_what_front_ends_predicted(folder, family):
+    for path in sorted((PREDICTED / folder).glob("*.npy"))[::2]:
+        names = examine(load_mel(path, 80)).names
+        assert any(name.startswith(family) for name in names), (path, names)
 
 
 def test_standardised_mels_want_their_statistics():

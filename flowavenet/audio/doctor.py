@@ -22,12 +22,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from flowavenet.audio.averagespeech import AT_PEAK, OVER_FRAMES, AverageSpeech, average_speech, rough_over_bands, steadiness
+from flowavenet.audio.averagespeech import AT_PEAK, OVER_FRAMES, average_speech, rough_over_bands, steadiness
 from flowavenet.audio.conventions import CONVENTIONS
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.melsketch import Sketch
 from flowavenet.audio.settings import MelSettings
-from flowavenet.audio.speechlikelihood import ANALYSED, PREDICTED, of_change, of_contrast, of_level, undo_floor
+from flowavenet.audio.speechlikelihood import PREDICTED, Difference, log_density, undo_floor
 
 STANDARDISED = "standardised"
 """What is found for a mel of mean 0 and variance 1 in each band: the corpus's statistics are wanted to undo it."""
@@ -36,6 +36,8 @@ _FLOORED = 0.06  # how the share of values that a floor hides differs from what 
 _FULL_SCALE, _FULL_SCALE_SPREAD = 3.2, 0.35  # nats: the loudest of recordings at full scale, above their level's peak
 _EMPHASISED = 1.4  # nats that those are above it which are brought to full scale after pre-emphasis
 _UNLIKE = 1.6  # times as far from average speech as recordings are: less is none
+_HEED = 0.5  # the part of the evidence that counts, as speech is not quite what the model has it to be
+_SHORT = 100.0  # frames of which half of that counts
 _STEADY = 0.7  # correlation of adjacent frames: theirs is above 0.79
 
 
@@ -101,8 +103,7 @@ def examine(mel: Tensor, conventions: Mapping[str, MelSettings] = CONVENTIONS) -
     bands, steady = turned.shape[1], steadiness(turned)
     results = _scores(turned, conventions, mel.dtype)
     order = sorted(results, key=lambda family: -results[family].density)
-    # Half the evidence counts, and less of a short piece: it is not as normal as the model of speech has it.
-    heed = 1 / (2 + 200 * bands / mel3.numel())
+    heed = _HEED / (1 + _SHORT * bands / mel3.numel())
     weights = torch.tensor([results[family].density * heed for family in order], dtype=torch.float64).softmax(0).tolist()
     names, confidence = order[0], weights[0]
     misfit, reasons = results[names].distance, results[names].seen
@@ -157,17 +158,23 @@ def _score(sketch: Sketch, settings: MelSettings, name: str, dtype: torch.dtype)
     slack = 0.002 * (high - low) + 8 * torch.finfo(dtype).eps * abs(low)
     level, part = undo_floor(sketch.average, low, unit.abs())
     felt = unit.abs() * part.clamp(min=0.3)                            # what a nat is in values, near a floor
-    off = (level - offset) / unit - speech.level
-    change = math.log(sketch.change / (OVER_FRAMES * felt.mean().item()))
-    beyond = sketch.lowest < low - slack or sketch.highest > high + slack
-    density, distance, kind = _as_speech(sketch, off, unit.abs(), change, speech, 1 - part, beyond, settings.preemphasis > 0)
+    off = Difference(
+        level=(level - offset) / unit - speech.level,
+        contrast=sketch.contrast(unit.abs()) - speech.contrast,
+        change=math.log(sketch.change / (OVER_FRAMES * felt.mean().item())),
+        frames=sketch.frames,
+        hidden=1 - part,
+        beyond=sketch.lowest < low - slack or sketch.highest > high + slack,
+        emphasised=settings.preemphasis > 0,
+    )
+    density, distance, kind = log_density(off, speech)
     density -= felt.log().sum().item()
     floored = (sketch.values <= low + slack).double().mean() - (1 - part).mean()
     density -= 0.5 * (floored.item() / _FLOORED) ** 2
     loudest = ((sketch.loudest - offset) / unit).min().item() - speech.level.max().item() - _FULL_SCALE
     loudest -= AT_PEAK * (settings.peak is None) + _EMPHASISED * (settings.preemphasis > 0)
     density -= 0.5 * max(0.0, loudest / _FULL_SCALE_SPREAD) ** 2
-    seen = [f"it is as smooth as what front-ends predict, if {name}"] if kind == PREDICTED.name else []
+    seen = [f"it is as smooth as what front-ends predict, if {name}"] if kind is PREDICTED else []
     much = 0.1 * (high - low)
     outside = ((sketch.values < low - much) | (sketch.values > high + much)).double().mean().item()
     density -= 1000 * outside + 20 * bool(outside)
@@ -189,28 +196,10 @@ def _standardised(sketch: Sketch) -> _Score:
     """The score of mean 0 and variance 1 in each band, whatever bands those are."""
     speech = average_speech(MelSettings(n_mels=len(sketch.average)))
     unit = torch.full_like(sketch.average, 1 / OVER_FRAMES)
-    hidden, change = torch.zeros_like(unit), math.log(sketch.change)
-    density, distance, _ = _as_speech(sketch, sketch.average / unit, unit, change, speech, hidden, False, False)
-    return _Score(density - unit.log().sum().item(), distance, [])
-
-
-def _as_speech(
-    sketch: Sketch, off: Tensor, unit: Tensor, change: float, speech: AverageSpeech, hidden: Tensor, beyond: bool,
-    emphasised: bool,
-) -> tuple[float, float, str]:
-    """Log density of being speech, analysed or predicted; the distance from it as the likelier kind, and which that is."""
-    frames = sketch.frames
     contrast = sketch.contrast(unit) - speech.contrast
-    kinds = {}
-    for kind in (ANALYSED, PREDICTED):
-        level, off_level = of_level(off, speech, hidden, kind, frames, emphasised)
-        of_bands, off_contrast = of_contrast(contrast, speech, kind, frames)
-        over_frames, off_change = of_change(change, kind, frames)
-        density = level + of_bands + over_frames - kind.beyond * beyond - kind.rarer
-        kinds[kind.name] = density, max(off_level, off_contrast, off_change / 2)
-    likelier = max(kinds, key=lambda kind: kinds[kind][0])
-    densities = torch.tensor([density for density, _ in kinds.values()], dtype=torch.float64)
-    return densities.logsumexp(0).item(), kinds[likelier][1], likelier
+    off = Difference(sketch.average / unit, contrast, math.log(sketch.change), sketch.frames, torch.zeros_like(unit))
+    density, distance, _ = log_density(off, speech)
+    return _Score(density - unit.log().sum().item(), distance, [])
 
 
 def _in_values(settings: MelSettings) -> tuple[Tensor, Tensor]:

@@ -57,47 +57,72 @@ class Kind:
 
 ANALYSED = Kind("analysed", 1.0, 0.0, 0.0, 0.0, 0.0, 0.12, 20.0, 0.0)
 PREDICTED = Kind("predicted", 0.6, -0.8, 0.8, 0.25, -0.15, 0.3, 0.0, 3.0)
-"""Of the 23 mels of four front-ends that were seen, contrast was 0.1 to 1.8 below that of recordings."""
+"""By 23 mels of four front-ends, whose contrast was 0.1 to 1.8 below that of recordings."""
+KINDS = ANALYSED, PREDICTED
 
 
-def of_level(
-    off: Tensor, speech: AverageSpeech, hidden: Tensor, kind: Kind, frames: int, emphasised: bool
-) -> tuple[float, float]:
-    """Log density of a level that is ``off`` average speech's, (n_mels,), in nats; and its distance from it.
+@dataclass(frozen=True)
+class Difference:
+    """How a mel differs from average speech, if it is of a convention; in nats of magnitude."""
 
-    The distance is the root mean square of what ``off`` would be if its parts were independent and of variance 1.
+    level: Tensor
+    """(n_mels,)."""
+    contrast: Tensor
+    """(n_mels - 1,), NaN where it is not known."""
+    change: float
+    """ln of its standard deviation over frames, as a part of what is usual."""
+    frames: int
+    hidden: Tensor
+    """The part of each band that is below the floor, (n_mels,); the rest tells less of it."""
+    beyond: bool = False
+    """Whether there are values beyond the range."""
+    emphasised: bool = False
+    """Whether the convention has pre-emphasis."""
 
-    Args:
-        hidden: the part of each band that is below the floor; the rest tells less of it.
-        emphasised: whether the convention has pre-emphasis.
+
+def log_density(off: Difference, speech: AverageSpeech) -> tuple[float, float, Kind]:
+    """How probable speech is that is so far off average, of either kind; its distance; and which kind it rather is.
+
+    The log density is in nats, but for a constant. The distance is the largest of the curves' root mean squares, if their
+    parts were independent and of variance 1, as the kind has it that is less far.
     """
+    of_level, of_contrast = _level_covariance(off, speech), _contrast_covariance(off, speech)
+    own = torch.eye(len(of_contrast), dtype=of_contrast.dtype)
+    known = speech.filled[1:] & speech.filled[:-1] & torch.isfinite(off.contrast)
+    recording = _EMPHASISED if off.emphasised else _RECORDING
+    densities, distances = [], []
+    for kind in KINDS:
+        level, level_distance = _student(off.level, kind.variance * of_level + recording**2, speech.filled)
+        vary = of_contrast + kind.contrast_all**2 + kind.contrast_band**2 * own
+        contrast, contrast_distance = _student(off.contrast - kind.contrast, vary, known)
+        spread = kind.change_spread + 1 / math.sqrt(off.frames)
+        deviations = (off.change - kind.change) / spread
+        change = -0.5 * deviations**2 - math.log(spread)
+        densities.append(level + contrast + change - kind.beyond * off.beyond - kind.rarer)
+        distances.append(max(level_distance, contrast_distance, abs(deviations) / 2))
+    rather = KINDS[densities.index(max(densities))]
+    return torch.tensor(densities, dtype=torch.float64).logsumexp(0).item(), min(distances), rather
+
+
+def _level_covariance(off: Difference, speech: AverageSpeech) -> Tensor:
+    """Of the level's shape, (n_mels, n_mels), without what all bands share."""
     centre = speech.centre
     unheard = torch.sigmoid((centre - _UNHEARD) / _WIDTH)
     shape = _SHAPE + _IN_TREBLE * torch.sigmoid((centre - _TREBLE) / _WIDTH) + 9.0 * unheard
     ripple = _RIPPLE * (0.3 + torch.exp(-centre / _BASS))
-    own = _BAND**2 + _BAND_FRAME**2 / frames + (1.4 * unheard) ** 2 + (0.3 * hidden) ** 2
-    few = 1 + _FRAMES / frames
-    vary = few * (_alike(centre, _SHAPE_REACH, shape) + _alike(centre, _RIPPLE_REACH, ripple)) + torch.diag(own)
-    return _student(off, kind.variance * vary + (_EMPHASISED if emphasised else _RECORDING) ** 2, speech.filled)
+    own = _BAND**2 + _BAND_FRAME**2 / off.frames + (1.4 * unheard) ** 2 + (0.3 * off.hidden) ** 2
+    few = 1 + _FRAMES / off.frames
+    return few * (_alike(centre, _SHAPE_REACH, shape) + _alike(centre, _RIPPLE_REACH, ripple)) + torch.diag(own)
 
 
-def of_contrast(off: Tensor, speech: AverageSpeech, kind: Kind, frames: int) -> tuple[float, float]:
-    """Log density of a contrast that is ``off`` average speech's, (n_mels - 1,), ignoring NaN; and its distance from it."""
+def _contrast_covariance(off: Difference, speech: AverageSpeech) -> Tensor:
+    """Of the contrast of recordings, (n_mels - 1, n_mels - 1)."""
     centre = (speech.centre[1:] + speech.centre[:-1]) / 2
     unheard = torch.sigmoid((centre - _UNHEARD + _WIDTH) / _WIDTH)
-    few = 1 + _CONTRAST_FRAMES / frames
+    few = 1 + _CONTRAST_FRAMES / off.frames
     shape = _CONTRAST_SHAPE * math.sqrt(few) + 0.5 * unheard + _RUMBLE * torch.exp(-centre / 150)
-    own = _CONTRAST_BAND**2 + _CONTRAST_FRAME**2 / frames + unheard**2 + (_RUMBLE * torch.exp(-centre / 80)) ** 2
-    vary = _alike(centre, _CONTRAST_REACH, shape) + torch.diag(own + kind.contrast_band**2)
-    vary = vary + _CONTRAST**2 + kind.contrast_all**2
-    return _student(off - kind.contrast, vary, speech.filled[1:] & speech.filled[:-1] & torch.isfinite(off))
-
-
-def of_change(off: float, kind: Kind, frames: int) -> tuple[float, float]:
-    """Log density, but for a constant, of a standard deviation over frames whose ln is ``off``; and deviations it is off."""
-    spread = kind.change_spread + 1 / math.sqrt(frames)
-    deviations = (off - kind.change) / spread
-    return -0.5 * deviations**2 - math.log(spread), abs(deviations)
+    own = _CONTRAST_BAND**2 + _CONTRAST_FRAME**2 / off.frames + unheard**2 + (_RUMBLE * torch.exp(-centre / 80)) ** 2
+    return _alike(centre, _CONTRAST_REACH, shape) + torch.diag(own) + _CONTRAST**2
 
 
 def undo_floor(average: Tensor, low: float, unit: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,6 +147,7 @@ def _alike(centre: Tensor, reach: float, deviation: Tensor) -> Tensor:
 
 
 def _student(off: Tensor, vary: Tensor, which: Tensor) -> tuple[float, float]:
+    """Log density of what is off by so much, and its distance, of those bands alone."""
     off, vary = off[which], vary[which][:, which]
     if not len(off):
         return 0.0, 0.0
