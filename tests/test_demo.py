@@ -18,7 +18,6 @@ from flowavenet import Vocoder
 from flowavenet.audio import MEL_SUFFIXES
 from flowavenet.demo import actions
 from flowavenet.demo.clips import load_clip
-from flowavenet.demo.likelihood import likelihood_over_time
 
 DATA = Path(__file__).parent / "data"
 RATE = 22050
@@ -101,15 +100,6 @@ def test_edit_is_heard_as_far_as_the_flow_reaches_and_no_further(of, gain, reque
 def test_empty_span_is_refused(vocoder, clip, start, stop):
     with pytest.raises(ValueError, match=r"the span .* is empty in a clip of 0.8"):
         actions.edit_noise(vocoder, clip, start, stop, None, 0.8, 0)
-
-
-def test_likelihood_over_time_adds_up(tiny, vocoder, clip):
-    """Exactly, whatever the model, if the context goes back to the beginning; nearly, if it is half a second."""
-    for one in (Vocoder.from_pretrained(tiny), vocoder):
-        added = likelihood_over_time(one, clip.wave, clip.mel, step=24, context=72)
-        assert added.mean().item() * clip.wave.shape[1] == pytest.approx(one.log_prob(clip.wave, clip.mel).item(), rel=1e-4)
-    nearly = likelihood_over_time(vocoder, clip.wave, clip.mel, step=24, context=40)
-    torch.testing.assert_close(nearly, added, atol=0.1, rtol=0)
 
 
 def wav(path, samples, rate=RATE):

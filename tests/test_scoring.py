@@ -71,6 +71,9 @@ def test_frames_add_up(vocoder, speech):
     torch.testing.assert_close(found.nats, frames[0].double(), rtol=1e-5, atol=1e-3)
     power = vocoder.encode(wave, mel).square().mean().item()
     assert found.surprise_db == pytest.approx(10 * np.log10(power), abs=1e-3)
+    each, seconds = found.per_sample(8)
+    assert len(each) == 5 and seconds.tolist() == [*found.seconds[:-1:8].tolist(), found.seconds[-1].item()]
+    assert (each * 256 * 8)[:4].sum() + each[4] * (9999 - 4 * 2048) == pytest.approx(found.nats.sum().item(), rel=1e-9)
     assert found.bits_per_sample is None and found.samples.sum() == 9999 and found.seconds[-1] == pytest.approx(9999 / RATE)
 
 

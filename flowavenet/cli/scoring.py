@@ -101,12 +101,13 @@ def _figure(number: float | None) -> str:
 
 def _write(stem: Path, likelihood: Likelihood, settings: MelSettings) -> None:
     """A recording's likelihood over time, as a table and as a picture."""
+    from flowavenet.evaluation.scoring import SHOWN
     from flowavenet.plots import save_curve_over
 
-    each = likelihood.nats / likelihood.samples
+    each, seconds = likelihood.per_sample()
     likelihood.write(stem.with_name(f"{stem.name}.csv"))
     title = f"{stem.name}: {_figure(likelihood.nats_per_sample)} nats per sample"
-    curve = "nats per sample", likelihood.seconds, each
+    curve = "nats per sample", seconds, each.clamp(-SHOWN, SHOWN)
     save_curve_over(stem.with_name(f"{stem.name}.png"), title, likelihood.mel, settings, curve)
 
 

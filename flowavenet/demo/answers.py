@@ -8,23 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flowavenet.audio import save_audio
 from flowavenet.demo import actions, words
 from flowavenet.demo.clips import Clip, load_clip
-from flowavenet.demo.likelihood import likelihood_over_time
 from flowavenet.demo.pictures import Curve, Panel, draw, mel_panel, spectrogram
-from flowavenet.losses import dequantise
+from flowavenet.evaluation.scoring import SHOWN, score
 from flowavenet.losses.likelihood import PCM_STEP
 from flowavenet.vocoder import Vocoder
 
 TEMPERATURES = (0.0, 0.4, 0.7, 1.0)
 DRAW, SCALE = "draw it anew", "scale it"
 EDITS = (DRAW, SCALE)
-STEPS = 64
-"""Into so many steps, at most, a clip's likelihood is divided, so that the work grows no faster than the clip."""
+STEPS = 256
+"""Into so many steps, at most, a clip's likelihood is divided: more would be a thicket."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +95,9 @@ def vocode(request: Request) -> tuple:
 
 def _likelihood(request: Request) -> tuple[Curve, float]:
     """Of the recording, over time and of all, in nats per sample; as 16-bit audio has no density, its steps are filled."""
-    vocoder, clip = request.vocoder, request.clip.whole(request.vocoder)
-    wave, mel = dequantise(clip.wave.cpu(), generator=torch.Generator().manual_seed(0)).to(vocoder.device), clip.mel
-    step = vocoder.model.whole_frames(max(8, -(-mel.shape[-1] // STEPS)))
-    added = likelihood_over_time(vocoder, wave, mel, step, speaker=request.speaker)
-    times = torch.arange(len(added) + 1) * (step * vocoder.settings.hop_length / vocoder.sample_rate)
-    nats = vocoder.log_prob(wave, mel, request.speaker).item() / wave.shape[1]
-    times[-1] = wave.shape[1] / vocoder.sample_rate
-    most = -math.log(PCM_STEP)                                         # of 16-bit audio; as low, anything is just unlikely
-    return Curve("nats per sample", times, added.clamp(-most, most)), nats
+    found = score(request.vocoder, request.clip.whole(request.vocoder).wave, speaker=request.speaker)
+    each, seconds = found.per_sample(max(4, -(-len(found.nats) // STEPS)))
+    return Curve("nats per sample", seconds, each.clamp(-SHOWN, SHOWN)), found.nats_per_sample
 
 
 def round_trip(request: Request) -> tuple:

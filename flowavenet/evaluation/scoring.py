@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 
 from flowavenet.audio import write_atomically
-from flowavenet.losses import bits_per_sample, dequantise
+from flowavenet.losses import PCM_STEP, bits_per_sample, dequantise
 from flowavenet.vocoder import Speaker, Vocoder
 
+SHOWN = -math.log(PCM_STEP)
+"""The most nats per sample that 16-bit audio can have. Pictures go as far down; below that, all is just unlikely."""
 LARGEST = 1e37
 """What a sum that overflowed is taken for: far from speech, a flow may stretch noise beyond all numbers."""
 
@@ -53,6 +56,12 @@ class Likelihood:
         """
         return _db(self.energy.sum() / self.samples.sum()).item()
 
+    def per_sample(self, step: int = 1) -> tuple[Tensor, Tensor]:
+        """Nats per sample of every so many frames: (steps,); and the seconds at which those begin, and the last ends:
+        (steps + 1,)."""
+        nats, samples = (torch.stack([part.sum() for part in each.split(step)]) for each in (self.nats, self.samples))
+        return nats / samples, torch.cat([self.seconds[:-1:step], self.seconds[-1:]])
+
     def summary(self) -> dict[str, float | None]:
         """The figures of the whole recording; None for what there is not."""
         return {
@@ -63,8 +72,8 @@ class Likelihood:
     def write(self, path: Path) -> None:
         """Write a CSV file with a line per frame: when it begins, how many samples it has, nats in all and per sample, and
         the surprise, dB."""
-        each, surprise = self.nats / self.samples, _db(self.energy / self.samples)
-        columns = [column.tolist() for column in (self.seconds[:-1], self.samples, self.nats, each, surprise)]
+        (each, seconds), surprise = self.per_sample(), _db(self.energy / self.samples)
+        columns = [column.tolist() for column in (seconds[:-1], self.samples, self.nats, each, surprise)]
         with write_atomically(path) as temporary, temporary.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["seconds", "samples", "nats", "nats_per_sample", "surprise_db"])
@@ -73,7 +82,7 @@ class Likelihood:
 
 @torch.no_grad()
 def score(
-    vocoder: Vocoder, wave: Tensor, step: float = 2**-15, seed: int = 0, speaker: Speaker | None = None
+    vocoder: Vocoder, wave: Tensor, step: float = PCM_STEP, seed: int = 0, speaker: Speaker | None = None
 ) -> Likelihood:
     """Find the likelihood of a recording.
 
@@ -84,7 +93,7 @@ def score(
         speaker: whose voice it is, of a checkpoint that tells voices apart.
     """
     mel = vocoder.mel(wave)
-    filled = dequantise(wave, step, torch.Generator().manual_seed(seed)).to(vocoder.device)
+    filled = dequantise(wave.cpu(), step, torch.Generator().manual_seed(seed)).to(vocoder.device)
     noise, nats = vocoder.model.encode_localised(filled, mel, vocoder.voice(speaker))
     samples, nats, energy = (
         vocoder.frame_sums(each.cpu().double())[0] for each in (torch.ones_like(noise), nats, noise.square())
