@@ -1,5 +1,6 @@
 """The web page: laws of its experiments, bad files told in a sentence, and the page itself in a real browser."""
 
+import os
 import pickle
 import shutil
 import socket
@@ -170,20 +171,21 @@ BUTTONS = {
 
 
 @pytest.fixture(scope="module")
-def address():
-    """Of the page, served as users serve it."""
+def address(tmp_path_factory):
+    """Of the page, served as users serve it, which leaves nothing behind."""
     pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-m", "flowavenet.cli", "demo", "--port", str(port)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+    words, folder = [sys.executable, "-m", "flowavenet.cli", "demo", "--port", str(port)], tmp_path_factory.mktemp("server")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(folder)}) as server:
         try:
             said = server.stdout.readline()
             assert said.startswith(f"http://127.0.0.1:{port} "), said
             yield said.split()[0]
         finally:
             server.terminate()
+    assert not list(folder.iterdir())
 
 
 @pytest.fixture(scope="module")

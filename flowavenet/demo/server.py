@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import torch
 
 from flowavenet.hub import shipped_checkpoints
 from flowavenet.vocoder import DEFAULT, Vocoder
@@ -27,19 +31,29 @@ def serve(checkpoint: str = "", host: str = "127.0.0.1", port: int = 7860, devic
         device: where vocoders work.
     """
     _check(host, port)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"                   # read when Gradio is imported: report nothing
-    import gradio as gr
-
-    from flowavenet.demo.page import Page
-
     names = list(dict.fromkeys([checkpoint or DEFAULT, *shipped_checkpoints()]))
-    load = lru_cache(maxsize=4)(lambda name: Vocoder.from_pretrained(name, device))
+
+    @lru_cache(maxsize=4)
+    def load(name: str) -> Vocoder:
+        vocoder = Vocoder.from_pretrained(name, device)
+        # once, so that the first visitor need not wait until its nets are laid out for speed
+        vocoder(torch.zeros(1, vocoder.settings.n_mels, 1), speaker=next(iter(vocoder.speakers), None))
+        return vocoder
+
     load(names[0])                                                     # what is wrong with it is said now
-    fonts = ("ui-sans-serif", "system-ui", "sans-serif"), ("ui-monospace", "monospace")
-    theme = gr.themes.Soft(primary_hue="teal", secondary_hue="teal", font=fonts[0], font_mono=fonts[1])
-    theme.button_primary_background_fill = theme.button_primary_background_fill_hover = "*primary_600"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())               # as Ctrl-C: through the end of what follows
     with TemporaryDirectory(prefix="flowavenet-demo-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder                         # uploads, too
+        # read when Gradio is imported: report nothing to anybody; where to keep uploads, too
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
+        import gradio as gr
+
+        from flowavenet.demo.page import Page
+
+        theme = gr.themes.Soft(
+            primary_hue="teal", secondary_hue="teal", font=("ui-sans-serif", "system-ui", "sans-serif"),
+            font_mono=("ui-monospace", "monospace"),
+        )
+        theme.button_primary_background_fill = theme.button_primary_background_fill_hover = "*primary_600"
         page = Page(names, load, Path(folder)).blocks.queue(max_size=WAITING, api_open=False)
         page.launch(
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
