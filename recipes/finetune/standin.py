@@ -11,6 +11,7 @@ front-end with a reduction factor of 4, it predicts whole groups of frames, up t
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -87,13 +88,13 @@ def main() -> None:
     model = NarrowAutoencoder(settings.n_mels, options.neck)
     steps = train(model, [(mel - mean) / scale for mel in learnt], 60 * options.minutes)
     root, errors, variances = Path(options.corpus), [], []
-    root = root if root.is_dir() else root.parent
+    root = Path(os.path.abspath(root if root.is_dir() else root.parent))
     for mel, clip in zip(mels, clips, strict=True):
         predicted = predict(model, (mel - mean) / scale) * scale + mean
         if clip.split == "valid":
             errors.append((predicted[:, : mel.shape[1]] - mel).square().mean().item())
             variances.append(mel.var().item())
-        target = options.out / clip.path.relative_to(root.resolve()).with_suffix(".npy")
+        target = options.out / clip.path.relative_to(root).with_suffix(".npy")
         target.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(target) as part:
             np.save(part, predicted.numpy())
