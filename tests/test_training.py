@@ -221,8 +221,8 @@ def test_fit_leaves_a_vocoder_at_the_averaged_weights(corpus, tmp_path):
     assert vocoder(torch.zeros(1, 80, 3) - 5).isfinite().all()
     tags = _tags(tmp_path)
     assert {"clip0/vocoded", "clip0/recorded"} <= set(tags["audio"]) and "clip0/mel" in tags["images"]
-    assert {f"log_det_per_sample/block{i}" for i in range(TINY["blocks"])} <= set(tags["scalars"])
-    assert "valid/bits_per_sample" in tags["scalars"] and any("lr" in tag for tag in tags["scalars"])
+    assert {f"flow/log_det/block{i}" for i in range(TINY["blocks"])} <= set(tags["scalars"])
+    assert "valid/bits_per_sample" in tags["scalars"] and "train/learning_rate" in tags["scalars"]
 
 
 def test_the_average_forgets_the_start_and_then_has_its_decay():
@@ -239,7 +239,7 @@ def test_the_average_forgets_the_start_and_then_has_its_decay():
 
 
 def test_log_dets_of_the_blocks_add_up():
-    from flowavenet.training.callbacks import log_dets
+    from flowavenet.training.statistics import log_dets
 
     model = shake(FloWaveNet(FloWaveNetConfig(**TINY), 80, 256))
     wave = torch.randn(1, 2560) / 10
@@ -341,7 +341,7 @@ def rates(run):
 
     events = EventAccumulator(str(run))
     events.Reload()
-    return [event.value for event in events.Scalars("lr-AdamW")]
+    return [event.value for event in events.Scalars("train/learning_rate")]
 
 
 def test_cosine_falls_to_the_end_of_the_run(corpus, tmp_path):

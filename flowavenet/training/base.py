@@ -141,7 +141,8 @@ class VocoderTraining(pl.LightningModule):
             return warm * hparams.decay ** (step // hparams.decay_steps)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        schedule = {"scheduler": scheduler, "interval": "step", "name": "train/learning_rate"}  # the name in the log
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _progress(self) -> float:
         """How much of the run is over, 0 to 1, by steps or by time, resumed parts included."""

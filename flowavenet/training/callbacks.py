@@ -1,10 +1,9 @@
-"""What happens beside training: the run's checkpoint folder, and pictures and sounds to follow it by."""
+"""What happens beside training: the run's checkpoint folder, the moving average, when it ends, how fast it goes."""
 
 from __future__ import annotations
 
 import time
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from torch import Tensor
 from flowavenet.checkpoint import save_checkpoint
 from flowavenet.models import FlowVocoder
 from flowavenet.models.cost import forward_flops, matrix_product_flops, wait
-from flowavenet.plots import spectrogram_figure
-from flowavenet.transforms import Folded, Transform
 
 
 class SaveVocoder(pl.Callback):
@@ -140,73 +137,3 @@ class Throughput(pl.Callback):
         module.log("speed/audio_seconds_per_second", rate / settings.sample_rate)
         module.log("speed/share_of_peak", rate / trainer.world_size * self.flops_per_sample / self.peak)
         self.samples, self.since = 0, time.perf_counter()
-
-
-class Showcase(pl.Callback):
-    """Validation clips as the model renders them, always from the same noise, and what each block contributes.
-
-    Writes to the logger after each validation: audio and spectrograms of a few clips, and the log-det per sample of
-    every block.
-
-    Args:
-        clips: how many.
-        temperature: standard deviation of the noise.
-    """
-
-    def __init__(self, clips: int = 3, temperature: float = 0.8):
-        self.clips = clips
-        self.temperature = temperature
-        self.first = True                                              # of this process: also log the recordings
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        board = getattr(trainer.logger, "experiment", None)
-        if trainer.sanity_checking or not trainer.is_global_zero or not hasattr(board, "add_audio"):
-            return
-        data = trainer.datamodule.valid
-        step, rate = trainer.global_step, module.mel_settings.sample_rate
-        for clip in range(min(self.clips, len(data.clips))):
-            crop = {key: value[None].to(module.device) for key, value in data[clip * data.per_clip].items()}
-            recorded, mel, speaker = module.crops(crop | {"padded": data.gather(crop["start"])})
-            generator = torch.Generator(module.device).manual_seed(0)
-            wave = module.model.sample(mel, self.temperature, generator, speaker).clamp(-1, 1)
-            again = module.mel(wave)
-            board.add_audio(f"clip{clip}/vocoded", wave[0].cpu(), step, rate)
-            if self.first:
-                board.add_audio(f"clip{clip}/recorded", recorded[0].cpu(), step, rate)
-            figure = spectrogram_figure([("given", mel[0]), ("vocoded", again[0])], module.mel_settings)
-            board.add_figure(f"clip{clip}/mel", figure, step)
-            if clip == 0:
-                for name, value in log_dets(module.model, wave, mel, speaker).items():
-                    board.add_scalar(f"log_det_per_sample/{name}", value, step)
-        self.first = False
-
-
-@torch.no_grad()
-def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> dict[str, float]:
-    """The log-det per sample that each block of a flow contributes, by name.
-
-    A block is a view that folds time. Blocks lie inside one another, so what a block contributes itself is its log-det
-    less that of the blocks directly inside.
-    """
-    blocks = {name: part for name, part in model.flow.named_modules(prefix="flow") if isinstance(part, Folded)}
-    if not blocks:
-        return {}
-    total: dict[str, float] = {}
-    hooks = []
-
-    def keep(name: str, _part: Transform, _inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-        total[name] = float(output[1].mean()) / wave.shape[1]
-
-    for name, part in blocks.items():
-        hooks.append(part.register_forward_hook(partial(keep, name)))
-    try:
-        model.encode(wave, mel, speaker)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    own = dict(total)
-    for name in blocks:
-        around = [other for other in blocks if name.startswith(f"{other}.")]
-        if around:
-            own[max(around, key=len)] -= total[name]
-    return {f"block{number}": own[name] for number, name in enumerate(blocks)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -161,6 +162,14 @@ class FixedCrops(CropsInMemory):
         clip, part = divmod(index, self.per_clip)
         start = (len(self.wave(clip)) - self.length) * (part + 1) // (self.per_clip + 1)
         return clip, start // self.grid * self.grid
+
+    def opening(self, clip: int, seconds: float) -> dict[str, Tensor]:
+        """The beginning of a clip, so long at most, as an item with its samples: for listening."""
+        settings, longer = self.mel.settings, copy(self)
+        frames = (len(self.wave(clip)) - sum(settings.context)) // settings.hop_length
+        longer.frames = max(1, min(frames, round(seconds * settings.sample_rate / settings.hop_length)))
+        longer.length = longer.frames * settings.hop_length + sum(settings.context)
+        return {"padded": longer.cut(self.wave(clip), 0), **longer.about(clip * self.per_clip, clip, 0)}
 
 
 class FromPosition(Sampler[list[int]]):

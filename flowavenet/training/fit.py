@@ -13,10 +13,11 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from flowavenet.training.base import VocoderTraining
-from flowavenet.training.callbacks import MovingAverage, SaveAtEnd, SaveVocoder, Showcase, Throughput
+from flowavenet.training.callbacks import MovingAverage, SaveAtEnd, SaveVocoder, Throughput
 from flowavenet.training.data import SpeechData
 from flowavenet.training.distillation import DistillationTraining
 from flowavenet.training.likelihood import LikelihoodTraining
+from flowavenet.training.showcase import Showcase
 
 
 class FitCLI(LightningCLI):
