@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from flowavenet.audio import MelSettings, MelSpectrogram, mel_filter_bank
+from flowavenet.evaluation.report import number
 
 FEWEST = 8
 """Recordings of which one can be told to differ."""
@@ -112,13 +113,9 @@ def rank(recordings: Sequence[Measured]) -> list[Standing]:
     profiles = torch.stack([one.profile for one in recordings])
     off = profiles - profiles.median(dim=0).values
     values = [one.values | {"timbre": difference.std().item()} for one, difference in zip(recordings, off, strict=True)]
-    away, usual = {}, {}
-    for name, about in MEASURES.items():
-        column = torch.tensor([each[name] for each in values], dtype=torch.float64)
-        usual[name] = column.nanmedian().item()
-        spread = 1.4826 * (column - usual[name]).abs().nanmedian().item()
-        deviations = (column - usual[name]) / max(spread, about.least)
-        away[name] = (deviations.abs() if about.both else deviations).nan_to_num(0.0).tolist()
+    columns = {name: torch.tensor([each[name] for each in values], dtype=torch.float64) for name in MEASURES}
+    usual = {name: column.nanmedian().item() for name, column in columns.items()}
+    away = {name: _deviations(column, usual[name], MEASURES[name]) for name, column in columns.items()}
     standings = []
     for i, each in enumerate(values):
         order = sorted(MEASURES, key=lambda name: -away[name][i])
@@ -129,9 +126,19 @@ def rank(recordings: Sequence[Measured]) -> list[Standing]:
     return standings
 
 
+def _deviations(column: Tensor, usual: float, about: Measure) -> list[float]:
+    """How far each value lies on the faulty side of the median, in robust standard deviations; 0 if it is not known.
+
+    1.4826 * the median absolute deviation, which is the standard deviation if the values are Gaussian
+    """
+    spread = 1.4826 * (column - usual).abs().nanmedian().item()
+    deviations = (column - usual) / max(spread, about.least)
+    return (deviations.abs() if about.both else deviations).nan_to_num(0.0).tolist()
+
+
 def _reason(name: str, value: float, usual: float) -> str:
     about = MEASURES[name]
-    return f"{about.title} {value:.1f} {about.unit} (usually {usual:.1f})"
+    return f"{about.title} {number(value, 1)} {about.unit} (usually {number(usual, 1)})"
 
 
 def _cutoff(off: Tensor, band_hz: Tensor) -> float | None:
@@ -166,7 +173,8 @@ def _hum(wave: Tensor, sample_rate: int) -> float:
     spectrum = torch.stft(
         wave, size, size // 4, window=torch.hann_window(size), pad_mode="constant", return_complex=True
     ).abs().square()
-    levels = 10 * torch.log10(spectrum.quantile(0.25, dim=1) + 1e-9)
+    # by order, as torch's quantiles are for short recordings only
+    levels = 10 * torch.log10(spectrum.kthvalue(1 + spectrum.shape[1] // 4, dim=1).values + 1e-9)
 
     def at(hertz: Tensor) -> Tensor:
         bins = (hertz * size / sample_rate).round().int()

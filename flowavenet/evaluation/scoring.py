@@ -52,7 +52,7 @@ class Likelihood:
         """Power of the noise behind the recording, against that of the standard Gaussian which the model made its training
         data: 0 for what it expected, however loud; below, the recording is simpler than speech, above, it is no such speech.
 
-        Unlike the log-density, it depends neither on the level nor on how much of the recording is silence.
+        Unlike the log-density, it hardly depends on the level, and little on how much of the recording is silence.
         """
         return _db(self.energy.sum() / self.samples.sum()).item()
 
