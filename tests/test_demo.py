@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import CLIPS
+from conftest import CLIPS, shake
 
 from flowavenet import Vocoder
-from flowavenet.audio import MEL_SUFFIXES
-from flowavenet.demo import actions
+from flowavenet.audio import MEL_SUFFIXES, MelSettings
+from flowavenet.demo import actions, answers
+from flowavenet.demo.answers import Request
 from flowavenet.demo.clips import load_clip
+from flowavenet.models import build
 
 DATA = Path(__file__).parent / "data"
 RATE = 22050
@@ -146,7 +148,7 @@ BAD = {
     "none.npy": lambda p: np.save(p, np.zeros((80, 0), np.float32)),
     "long.npy": lambda p: np.save(p, np.random.default_rng(0).standard_normal((80, 6000)).astype(np.float32) - 5),
     "cut.npy": lambda p: p.write_bytes((DATA / "tacotron2.npy").read_bytes()[:2000]),
-    "code.pt": lambda p: p.write_bytes(pickle.dumps(Path("x"))),
+    "code.pt": lambda p: p.write_bytes(pickle.dumps(Path("x"), protocol=2)),
     "squeezed.pt": squeezed,
     "bad.safetensors": lambda p: p.write_bytes(b"\xff" * 7 + b"\x7f" + bytes(100)),
     "song.m4a": lambda p: p.write_bytes(b"\x00\x00\x00 ftypM4A " + bytes(500)),
@@ -161,6 +163,26 @@ def test_bad_file_is_refused_in_one_line(vocoder, tmp_path, name):
         load_clip(tmp_path / name, vocoder)
     said = str(caught.value)
     assert said.startswith(f"{name}: ") and "\n" not in said and str(tmp_path) not in said and len(said) < 400
+
+
+def test_answers_in_a_voice(tmp_path):
+    """Every experiment, with a model that tells voices apart: sounds and a picture that are there, and the voice counts."""
+    model = shake(build("lapflow", {"speakers": 2, "speaker_width": 4, "width": 16, "cond_width": 8}, 80, 256), 0.02)
+    vocoder = Vocoder(model, MelSettings())
+    heard = {}
+    for speaker in vocoder.speakers:
+        request = Request.of(str(CLIPS[0]), vocoder, tmp_path, 0.8, 2, 0, speaker)
+        for answer, *more in (
+            (answers.vocode,), (answers.round_trip,), (answers.sweep,), (answers.interpolate, str(CLIPS[1]), 0.5, 0.5),
+            (answers.edit, 0.5, 0.6, answers.SCALE, 0.5),
+        ):
+            *sounds, said, picture = answer(request, *more)
+            assert said and Path(picture).stat().st_size > 10_000
+            heard[answer, speaker] = [soundfile.read(sound)[0] for sound in sounds]
+    for answer in (answers.vocode, answers.sweep, answers.interpolate):
+        assert not np.array_equal(heard[answer, "0"][-1], heard[answer, "1"][-1])
+    with pytest.raises(ValueError, match="speaker is missing"):
+        answers.vocode(Request.of(str(CLIPS[0]), vocoder, tmp_path, 0.8, 2, 0, None))
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

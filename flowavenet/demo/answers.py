@@ -6,7 +6,6 @@ import math
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from flowavenet.demo import actions, words
 from flowavenet.demo.clips import Clip, load_clip
 from flowavenet.demo.pictures import Curve, Panel, draw, mel_panel, spectrogram
 from flowavenet.evaluation.scoring import SHOWN, score
-from flowavenet.losses.likelihood import PCM_STEP
+from flowavenet.losses import PCM_STEP
 from flowavenet.vocoder import Vocoder
 
 TEMPERATURES = (0.0, 0.4, 0.7, 1.0)
@@ -39,13 +38,16 @@ class Request:
     speaker: str | None
 
     @classmethod
-    def of(cls, path: str | None, vocoder: Vocoder, folder: Path, *settings: Any) -> Request:
+    def of(
+        cls, path: str | None, vocoder: Vocoder, folder: Path, temperature: float, match: int, seed: int | None,
+        speaker: str | None,
+    ) -> Request:
         """Read the clip. Raises ValueError, in a sentence, for what is missing or wrong."""
         if not path:
             raise ValueError(words.NOTHING_GIVEN)
-        if settings[2] is None:
+        if seed is None:
             raise ValueError(words.NO_SEED)
-        return cls(Path(path), load_clip(path, vocoder), vocoder, folder, *settings)
+        return cls(Path(path), load_clip(path, vocoder), vocoder, folder, temperature, match, seed, speaker)
 
     @property
     def seconds(self) -> float:
@@ -63,6 +65,8 @@ class Request:
         return folder / f"{self.path.stem}-{name}"
 
     def sound(self, name: str, wave: Tensor) -> str:
+        if not wave.isfinite().all():
+            raise ValueError(words.NOT_FINITE)
         path = self.file(f"{name}.wav")
         save_audio(path, wave, self.vocoder.sample_rate)
         return str(path)

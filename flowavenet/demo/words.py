@@ -36,4 +36,5 @@ weaker, and only that span of the sound changes, but for the little way that the
 """
 NOTHING_GIVEN = "there is nothing to work on: record or upload a recording, drop a mel file, or take an example"
 NO_SECOND = "a second recording is missing: record or upload one, or take an example"
+NOT_FINITE = "of this noise the flow makes samples that are no numbers; take weaker noise, or another recording"
 NO_SEED = "the seed is missing: give a whole number, such as 0"
