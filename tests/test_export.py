@@ -20,7 +20,7 @@ MODELS = {
     "waveglow, separable": {"group": 128, "flows": 2, "early_every": 1, "early_size": 16, "layers": 2, "width": 8,
                             "net": "separable"},
 }
-MODELS["lapflow, speakers"] = MODELS["lapflow"] | {"speakers": 3, "speaker_width": 4, "levels": 1}
+MODELS["parallel_wavenet, speakers"] = MODELS["parallel_wavenet"] | {"speakers": 3, "speaker_width": 4}
 
 
 @pytest.fixture(scope="module", autouse=True)
