@@ -111,9 +111,10 @@ class MelAdapter:
         for enough in [frames for frames in LISTEN if frames > before.shape[2]]:
             while heard.shape[2] < enough and (piece := next(pieces, None)) is not None:
                 mine, heard = (torch.cat([frames, piece], dim=2) for frames in (mine, heard))
-            intake = take_in(heard[..., :enough], self.vocoder.settings, level_db=self.level_db)
-            if intake.layout != LAYOUT:
-                raise ValueError(f"a mel of shape {tuple(heard.shape[1:])} may lie either way; name its convention")
+            looked_at = heard[..., :enough]
+            if looked_at.shape[2] in _known_bands(self.vocoder.settings):  # a frame less, which cannot be taken for bands
+                looked_at = looked_at[..., 1:]
+            intake = take_in(looked_at, self.vocoder.settings, level_db=self.level_db)
             if intake.finding.sure or heard.shape[2] < enough:
                 break
         settled = intake.finding.sure or heard.shape[2] >= LISTEN[-1]

@@ -140,6 +140,15 @@ def test_what_one_utterance_leaves_open_the_next_may_settle(vocoder, analysed):
     assert adapter.intake.finding.sure
 
 
+@pytest.mark.filterwarnings("ignore:the front-end's mels")
+@pytest.mark.parametrize("frames", [80, 100, 128])
+def test_as_many_frames_as_some_have_bands_are_frames(vocoder, analysed, frames):
+    mel = analysed[..., :frames]
+    expected = whole(vocoder.stream(torch.from_numpy(mel), **HOW))
+    for given in (mel[0].T, cut(mel, 7)):
+        assert torch.equal(whole(MelAdapter(vocoder)(given, **HOW)), expected)
+
+
 def test_what_is_not_sure_in_six_seconds_is_settled_all_the_same(vocoder):
     adapter, noise = MelAdapter(vocoder), np.random.default_rng(0).normal(-5, 1, (80, LISTEN[-1])).astype(np.float32)
     with pytest.warns(UserWarning, match="name their convention"):
@@ -277,9 +286,23 @@ def test_espeak_ng_speaks_with_the_voice_of_the_vocoder(program, vocoder, tmp_pa
     made, original = (load_audio(tmp_path / name, 22050) for name in ("out.wav", "original.wav"))
     expected = vocoder(vocoder.mel(original), match=1, seed=3)         # analysed in one piece, vocoded in one piece
     torch.testing.assert_close(made, expected.clamp(-1, 1), atol=1e-3, rtol=0)
+    code, said = program("espeak", *words, "-o", tmp_path / "cut.wav", "--longest", "0.5")
+    assert code == 0 and "warning: the front-end gave more than 43 frames, 0.5 s, and was stopped" in said
+    assert load_audio(tmp_path / "cut.wav", 22050).shape[1] == 43 * 256
     code, said = program("espeak", "Hello", "--voice", "none", "-o", tmp_path / "none.wav")
     assert code == 2 and said.startswith("error: espeak-ng made no audio") and said.count("\n") == 1
     assert not (tmp_path / "none.wav").exists()
+
+
+def test_the_control_has_the_mel_that_it_was_made_of(monkeypatch, speech):
+    pytest.importorskip("librosa")
+    place = importlib.util.spec_from_file_location("griffin_lim", RECIPE / "griffin_lim.py")
+    place.loader.exec_module(module := importlib.util.module_from_spec(place))
+    settings = convention("tacotron2")
+    mel = MelSpectrogram(settings)(speech)
+    again = MelSpectrogram(settings)(module.griffin_lim(mel, settings))[..., 2:-2]
+    off = (again - mel[..., 2 : again.shape[2] + 2]).abs().mean()
+    assert off < 0.3 < (mel[..., 1:] - mel[..., :-1]).abs().mean()     # nearer than a frame is to the next
 
 
 class Replay(torch.nn.Module):

@@ -55,6 +55,8 @@ def espeak(text: str, sample_rate: int, voice: str = "en", speed: int = 175, pit
             blocks = iter(lambda: process.stdout.read(BLOCK), b"")
             waves = (np.frombuffer(block, "<i2").astype(np.float32) / 32768 for block in blocks)
             yield from (torch.from_numpy(wave)[None] for wave in resampled(waves, rate, sample_rate) if len(wave))
+            if code := process.wait():
+                raise ValueError(f"espeak-ng ended with code {code} before it was done; try it alone: espeak-ng -v {voice}")
         finally:
             process.kill()                                             # it may have more to say than anybody waits for
 
@@ -86,7 +88,7 @@ def main() -> None:
             heard = (vocoder.normalise(whole) for whole in [torch.cat(list(heard), dim=1)])
         return mel_in_pieces(heard, vocoder.spectrogram, FRAMES), waves
 
-    speak(options, vocoder, adapter, options.text, front_end)
+    speak(options, adapter, front_end)
     if options.original:
         save_audio(options.original, originals, vocoder.sample_rate)
 

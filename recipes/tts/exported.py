@@ -9,6 +9,7 @@ The first input takes the numbers of the symbols, (1, symbols), int64; others ar
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,9 @@ def main() -> None:
         timed = Timed(mel())
         return timed, timed
 
-    speak(options, vocoder, adapter, options.text, front_end)
+    speak(options, adapter, front_end)
+    if adapter.intake and adapter.intake.finding:
+        print(f"its mels: {adapter.intake.note or 'as the vocoder wants them'}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from time import perf_counter
 
 from torch import Tensor
 
-from flowavenet import Vocoder, save_audio
+from flowavenet import save_audio
 from flowavenet.batch import one_line
 from flowavenet.tts import MelAdapter, Runaway
 
@@ -47,16 +48,17 @@ def vocoder_options(parser: argparse.ArgumentParser) -> None:
 
 
 def speak(
-    options: argparse.Namespace, vocoder: Vocoder, adapter: MelAdapter, texts: list[str],
-    front_end: Callable[[str], tuple[Iterable[Tensor], Timed]],
+    options: argparse.Namespace, adapter: MelAdapter, front_end: Callable[[str], tuple[Iterable[Tensor], Timed]]
 ) -> None:
     """Make audio of one text after the other, into one file.
 
     Args:
-        options: as :func:`vocoder_options` takes them.
+        options: ``text``, a list, and what :func:`vocoder_options` takes.
         adapter: for the front-end.
         front_end: gives the mel of a text, and what it waits for meanwhile, whose time is told apart.
     """
+
+    sample_rate = adapter.vocoder.sample_rate
 
     def spoken(text: str) -> Iterator[Tensor]:
         mels, own = front_end(text)
@@ -72,13 +74,13 @@ def speak(
         finally:
             chunks.close()
             own.close()
-        seconds = samples / vocoder.sample_rate
+        seconds = samples / sample_rate
         speed = f"RTF {chunks.seconds / seconds:.3f}, the front-end's {own.seconds / seconds:.3f}"
         print(f"{seconds:.2f} s of audio, the first after {first}; {speed}: {text}", file=sys.stderr)
 
-    waves = chain.from_iterable(map(spoken, texts))
+    waves = chain.from_iterable(map(spoken, options.text))
     if options.out != "-":
-        save_audio(options.out, waves, vocoder.sample_rate)
+        save_audio(options.out, waves, sample_rate)
         return
     for wave in waves:
         samples = (wave[0] * 32768).round().clamp(-32768, 32767).short()
@@ -87,9 +89,12 @@ def speak(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Errors that a user can cure are one line and exit code 2."""
+    """Warnings are one line; errors that a user can cure are one line and exit code 2."""
+    usual, warnings.formatwarning = warnings.formatwarning, lambda message, *_, **__: f"warning: {message}\n"
     try:
         main()
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        warnings.formatwarning = usual
