@@ -26,7 +26,7 @@ from flowavenet.audio.averagespeech import average_speech
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.settings import MelSettings
 
-_QUARTER = 9.5  # dB: what bands exceed a quarter of the time, above the mean of their logarithms, in those recordings
+_QUARTER = 9.2  # dB: what bands exceed a quarter of the time, above the mean of their logarithms, in those recordings
 _UTTERANCE, _UTTERANCE_SECONDS = 2.5, 5.0  # dB, standard deviation of an utterance's level about its voice's; its length
 _RECORDING, _AT_PEAK = 5.0, 3.0  # dB, standard deviation of recordings' levels, of any voice; of those of a common peak
 
