@@ -51,12 +51,14 @@ def run(vocoder, files, out, **options):
 
 
 def alone(vocoder, file):
-    """What the library makes of a file, through 16 bits."""
+    """What the library makes of a file, through 16 bits, quieter if it exceeds full scale in its first tile."""
     if file.suffix in MEL_SUFFIXES:
         mel = load_mel(file, 80)
     else:
         mel = vocoder.mel(vocoder.normalise(load_audio(file, 22050)))
-    save_audio(file.parent / "alone.flac", vocoder(mel, seed=0, match=2), 22050)
+    wave = vocoder(mel, seed=0, match=2)
+    first = wave[:, : 8 * 256] if mel.shape[-1] > 12 else wave         # the length of short_tiles
+    save_audio(file.parent / "alone.flac", wave / first.abs().max().clamp(min=1), 22050)
     return soundfile.read(file.parent / "alone.flac")[0]
 
 
