@@ -19,6 +19,7 @@ from flowavenet.audio.settings import MelSettings
 
 _NO_MATTER = dict(log="ln", floor=1e-5, offset=0.0, scale=1.0, clip=None, pad_mode="reflect", peak=None, eps=1e-14)
 _ROUNDS = 50
+_BEYOND = 1.1  # so much of the frequency where its bands end is a little
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,14 @@ def _spectrum(energies: Tensor, settings: MelSettings) -> Tensor:
 def _other_bins(magnitudes: Tensor, source: MelSettings, target: MelSettings) -> Tensor:
     """Magnitudes over the bins of ``source`` -> over those of ``target``, as its window and pre-emphasis make them."""
     hz = torch.arange(target.n_fft // 2 + 1, device=magnitudes.device) * (target.sample_rate / target.n_fft)
-    position = hz * source.n_fft / source.sample_rate
+    # A little beyond its bands the spectrum goes on as it ends in them; further away, nothing is known.
+    ends = mel_filter_bank(source).sum(0).nonzero()[[0, -1], 0].tolist()
+    position = (hz * source.n_fft / source.sample_rate).clamp(*ends)
     below = position.floor().long().clamp(max=magnitudes.shape[1] - 2)
     magnitudes = torch.lerp(
         magnitudes[:, below], magnitudes[:, below + 1], (position - below).clamp(max=1)[:, None].to(magnitudes)
     )
-    magnitudes = magnitudes * ((hz >= source.f_min) & (hz <= source.f_max))[:, None]  # beyond, nothing is known
+    magnitudes = magnitudes * ((hz >= source.f_min / _BEYOND) & (hz <= source.f_max * _BEYOND))[:, None]
     gain = _gain(target, hz) / _gain(source, hz)
     return magnitudes * gain[:, None].to(magnitudes)
 
@@ -217,7 +220,7 @@ def _reasons(source: MelSettings, target: MelSettings, hidden: float) -> list[st
     if source.power != target.power:
         said.append("a sum of magnitudes does not tell that of powers: even bands are assumed")
     if target.f_max > source.f_max:
-        said.append(f"nothing is known above {source.f_max:g} Hz, which becomes the floor")
+        said.append(f"nothing is known above {source.f_max:g} Hz, which goes on a little and then becomes the floor")
     if target.f_min < source.f_min:
         said.append(f"nothing is known below {source.f_min:g} Hz, which becomes the floor")
     if source.hop_length * target.sample_rate != target.hop_length * source.sample_rate:
