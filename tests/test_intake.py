@@ -67,6 +67,13 @@ def test_another_convention_is_recognised_and_converted(name):
     assert torch.equal(intake(intake.arrange(mel)), there) and intake.frames(mel.shape[2]) == there.shape[2]
 
 
+@pytest.mark.parametrize("name", ["rayhane", "bigvgan_44k"])
+def test_wider_floats_are_converted_as_well(name):
+    mel = analysed(name)
+    there = (take_in(mel.to(dtype), HIFIGAN, name)(mel.to(dtype)) for dtype in (torch.float32, torch.float64))
+    torch.testing.assert_close(*there, atol=1e-4, rtol=1e-4, check_dtype=False)
+
+
 def test_what_was_said_counts():
     mel = load_mel(PREDICTED, 80)
     intake = take_in(mel, HIFIGAN, "matcha")

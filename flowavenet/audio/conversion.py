@@ -121,7 +121,7 @@ class Converter:
         energies = torch.where(energies >= 0.999 * high, energies * 2.0**source.power, energies)
         magnitudes = _spectrum(energies, source) ** (1 / source.power) # (batch, bins, frames)
         magnitudes = _other_bins(magnitudes, source, target)
-        return writer.from_energies(writer.filter_bank @ magnitudes**target.power)
+        return writer.from_energies(writer.filter_bank.to(magnitudes) @ magnitudes**target.power)
 
 
 def convert(mel: Tensor, source: MelSettings, target: MelSettings) -> tuple[Tensor, Conversion]:
