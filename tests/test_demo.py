@@ -17,9 +17,9 @@ from conftest import CLIPS, shake
 
 from flowavenet import Vocoder
 from flowavenet.audio import MEL_SUFFIXES, MelSettings
+from flowavenet.clips import load_clip
 from flowavenet.demo import actions, answers
 from flowavenet.demo.answers import Request
-from flowavenet.demo.clips import load_clip
 from flowavenet.models import build
 
 DATA = Path(__file__).parent / "data"

@@ -14,8 +14,8 @@ FLOOR = {
     "transforms": 0, "nets": 0, "losses": 0, "audio": 0,
     "models": 1,
     "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
-    "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "vocoding": 3, "tts": 3,
-    "demo": 4, "serve": 4, "cli": 5,
+    "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "address": 2, "vocoding": 3, "tts": 3,
+    "clips": 4, "demo": 5, "serve": 5, "cli": 6,
     "__init__": 4,
 }
 BASIC = {"torch", "numpy"}
@@ -26,7 +26,8 @@ THIRD_PARTIES = {
     "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"soxr", "pesq", "pystoi", "parselmouth"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
-    "demo": {"torch", "gradio"},
+    "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),
+    "serve": BASIC | {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"},
     "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},
     "tts": BASIC,
     "__init__": set(),

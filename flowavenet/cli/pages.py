@@ -1,4 +1,4 @@
-"""Verbs that serve pages."""
+"""Verbs that serve: a web page, and an HTTP service."""
 
 from __future__ import annotations
 
@@ -25,3 +25,26 @@ def demo(
     if host not in ("127.0.0.1", "localhost"):
         print(f"warning: everyone who can reach {host} can use the page; there is no password", file=sys.stderr)
     serve(checkpoint, host, port, device)
+
+
+def serve(
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="To serve; give it several times, the first is the default. [default: shipped]")
+    ] = None,
+    host: Annotated[str, typer.Option(help="127.0.0.1: for this machine; 0.0.0.0: for all with the key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="To listen at; 0: any that is free.")] = 8000,
+    api_key: Annotated[str | None, typer.Option(help="That clients must bring. [default: $FLOWAVENET_API_KEY]")] = None,
+    longest: Annotated[float, typer.Option(min=0.2, help="Seconds of audio in one request.")] = 60.0,
+    requests: Annotated[int, typer.Option(min=2, help="Under way at once; half of them for one client.")] = 32,
+    rate: Annotated[float, typer.Option(min=1, help="Requests per second of one client.")] = 20.0,
+    batch: Annotated[int, typer.Option(min=1, help="Mels of one length rendered together, at most.")] = 4,
+    device: Device = "cpu",
+) -> None:
+    """Serve vocoders over HTTP: mels and recordings in, audio out while it is made; WebSockets, metrics, limits."""
+    if missing := [name for name in ("fastapi", "prometheus_client", "uvicorn", "websockets") if find_spec(name) is None]:
+        raise ModuleNotFoundError(f"the service needs {' and '.join(missing)}: pip install 'flowavenet[serve]'")
+    from flowavenet.serve.limits import Limits
+    from flowavenet.serve.server import serve
+
+    limits = Limits(seconds=longest, requests=requests, share=requests // 2, rate=rate)
+    serve(checkpoint or [], host, port, device, api_key, limits, batch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from flowavenet.address import listen
 from flowavenet.hub import shipped_checkpoints
 from flowavenet.vocoder import DEFAULT, Vocoder
 
@@ -30,7 +30,7 @@ def serve(checkpoint: str = "", host: str = "127.0.0.1", port: int = 7860, devic
         port: of that address.
         device: where vocoders work.
     """
-    _check(host, port)
+    listen(host, port).close()                                         # before all the work
     names = list(dict.fromkeys([checkpoint or DEFAULT, *shipped_checkpoints()]))
 
     @lru_cache(maxsize=4)
@@ -61,11 +61,3 @@ def serve(checkpoint: str = "", host: str = "127.0.0.1", port: int = 7860, devic
         )
         print(f"http://{host}:{port} (Ctrl-C ends)", flush=True)
         page.block_thread()
-
-
-def _check(host: str, port: int) -> None:
-    """Find out before all the work whether the address is there and free."""
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise OSError(f"port {port} of {host} cannot be had ({error.strerror}); choose another one with --port") from error
