@@ -1,11 +1,14 @@
-"""Pictures: mel spectrograms, and curves of cost."""
+"""Pictures: mel spectrograms, curves of cost and of training."""
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 from flowavenet.audio import MelSettings, write_atomically
@@ -95,11 +98,18 @@ def save_curves(path: str | os.PathLike, panels: Sequence[tuple[str, Curves]], w
 
 def save_image(path: str | os.PathLike, levels: Tensor, low: float, high: float) -> None:
     """Write a table of levels (rows from the bottom, columns) as a picture without axes, a pixel each, from low to high."""
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(image_png(levels, low, high))
+
+
+def image_png(levels: Tensor, low: float, high: float) -> bytes:
+    """The same as the bytes of a PNG file."""
     figure_class()                                                     # is there a matplotlib?
     from matplotlib.image import imsave
 
-    with write_atomically(path) as temporary:
-        imsave(temporary, levels.detach().float().cpu().numpy(), vmin=low, vmax=high, cmap="magma", origin="lower")
+    file = io.BytesIO()
+    imsave(file, levels.detach().float().cpu().numpy(), vmin=low, vmax=high, cmap="magma", origin="lower", format="png")
+    return file.getvalue()
 
 
 def figure_class() -> type[Figure]:
@@ -109,3 +119,51 @@ def figure_class() -> type[Figure]:
     except ModuleNotFoundError:
         raise ModuleNotFoundError("pictures need matplotlib: pip install 'flowavenet[plot]'") from None
     return Figure
+
+
+class Line(NamedTuple):
+    """A curve of a panel: label, points, how it is drawn (``line``, ``faint`` or ``points``), heights of error bars."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    kind: str = "line"
+    error: Sequence[float] | None = None
+
+
+def panel_svg(title: str, lines: Sequence[Line], log: bool = False) -> str:
+    """Curves over steps as SVG to stand in a page, whose ``--soft`` and ``--accent`` give the colours of text and points."""
+    soft, accent = "#010203", "#030201"                                # which matplotlib cannot take from the page itself
+    figure = figure_class()(figsize=(5.4, 3.1), layout="constrained")
+    import matplotlib
+
+    axis = figure.subplots()
+    drawn = sum(line.kind == "line" for line in lines)
+    colours = iter(matplotlib.colormaps["viridis"]([0.35 + 0.6 * i / max(drawn, 1) for i in range(drawn)]))
+    for line in lines:
+        if line.kind == "points":
+            axis.errorbar(line.x, line.y, line.error, fmt="o", ms=3.5, color=accent, label=line.label, capsize=3, zorder=3)
+        else:
+            faint = line.kind == "faint"
+            axis.plot(line.x, line.y, linewidth=0.6 if faint else 1.6, color=soft if faint else next(colours),
+                      alpha=0.35 if faint else 1, label=None if faint else line.label)
+    axis.set_title(title, loc="left", fontsize=11, color=soft)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(soft)
+    axis.tick_params(colors=soft, labelsize=9)
+    axis.grid(alpha=0.2, color=soft)
+    axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
+    if log:
+        axis.set_yscale("log")
+    else:                                                              # a few outliers would flatten all the rest
+        y = torch.as_tensor([value for line in lines for value in line.y], dtype=torch.float64)
+        low, high = y.nanquantile(0.25).item(), y.nanquantile(0.75).item()
+        bottom, top = axis.get_ylim()
+        axis.set_ylim(max(bottom, low - 10 * (high - low) - 1e-9), min(top, high + 10 * (high - low) + 1e-9))
+    if 1 < len(axis.get_legend_handles_labels()[1]):
+        axis.legend(fontsize=8, frameon=False, labelcolor=soft, ncols=1 + drawn // 5)
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": title}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = re.sub("<!--.*?-->", "", text.getvalue())
+    return svg[svg.index("<svg") :].replace(soft, "var(--soft)").replace(accent, "var(--accent)")

@@ -23,7 +23,7 @@ THIRD_PARTIES = {
     "transforms": {"torch"}, "nets": {"torch"}, "losses": {"torch"}, "models": {"torch"},
     "audio": BASIC | {"soundfile", "soxr", "safetensors", "yaml", "h5py"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
-    "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"soxr", "pesq", "pystoi", "parselmouth"},
+    "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"soundfile", "tensorboard", "soxr", "pesq", "pystoi", "parselmouth"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse"},
     "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),

@@ -18,7 +18,7 @@ for verb in (synthesis.vocode, synthesis.tune, training.prepare):
     app.command()(verb)
 for verb in (training.fit, training.distil):                           # whose words Lightning's own parser reads
     app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(verb)
-for verb in (mels.mel, scoring.score, judging.evaluate, judging.benchmark):
+for verb in (training.report, mels.mel, scoring.score, judging.evaluate, judging.benchmark):
     app.command()(verb)
 for verb in (sharing.convert, sharing.export, sharing.push, pages.demo, pages.serve):
     app.command()(verb)

@@ -1,4 +1,4 @@
-"""Verbs that train: prepare a corpus, fit a model to it, distil a student from that."""
+"""Verbs that train: prepare a corpus, fit a model to it, distil a student from that, report how it goes."""
 
 from __future__ import annotations
 
@@ -54,6 +54,27 @@ def fit(context: typer.Context) -> None:
 def distil(context: typer.Context) -> None:
     """Train a parallel student from a WaveNet: distil --config RECIPE --model.teacher FOLDER; --help lists all settings."""
     _train("distil", context.args)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run: the folder --trainer.default_root_dir of fit or distil.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for index.html, report.md, report.json. [default: RUN/report]")
+    ] = None,
+    worth: Annotated[float, typer.Option(help="Nats per sample that another hour must bring to be worth it.")] = 0.005,
+) -> None:
+    """Say how a run goes, whether it should go on or stop, and why; a page with its curves, and its sounds over time."""
+    from flowavenet.evaluation.progress import Progress
+    from flowavenet.evaluation.runs import read_run
+    from flowavenet.evaluation.trainingpage import write_training_page
+
+    if not worth > 0:
+        raise ValueError(f"--worth is {worth:g}, must be more than 0 nats")
+    progress, out = Progress(read_run(run), worth), out or run / "report"
+    text = progress.markdown()                                         # which is where a run of something else is refused
+    out.mkdir(parents=True, exist_ok=True)
+    progress.write(out)
+    print(f"{text}\n{write_training_page(progress, out)}")
 
 
 def _train(verb: str, arguments: list[str]) -> None:

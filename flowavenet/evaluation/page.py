@@ -6,12 +6,10 @@ import math
 import re
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-import torch
 from torch import Tensor
 
 from flowavenet.audio import save_audio, write_atomically
@@ -19,13 +17,12 @@ from flowavenet.evaluation.alignment import POLICY
 from flowavenet.evaluation.folders import Utterance
 from flowavenet.evaluation.medians import Median
 from flowavenet.evaluation.metrics import METRICS, Metric
+from flowavenet.evaluation.pages import fill, spectrogram_levels, table
 from flowavenet.evaluation.report import FACTS, Report, number, span
 from flowavenet.plots import save_image
 
 RECORDING = "recording"
 RANGE_DB = 90.0
-FRAMES = 900
-"""Columns of a spectrogram, at most."""
 ARROWS = {"low": "↓", "high": "↑", "0": "→ 0"}
 
 
@@ -64,11 +61,11 @@ class Gallery:
     def __call__(self, name: str, waves: dict[str | None, Tensor], sample_rate: int) -> None:
         """Keep the audio of an utterance, all softer if one would be clipped, and draw it on one scale of colours."""
         peak = max(1.0, *(float(wave.abs().max()) for wave in waves.values()))
-        loudest = float(_levels(waves[None]).max())
+        loudest = float(spectrogram_levels(waves[None]).max())
         for system, wave in waves.items():
             save_audio(self.out / self.audio(system, name), wave / peak, sample_rate)
             if self.pictures:
-                levels = _levels(wave, len(waves[None]))
+                levels = spectrogram_levels(wave, len(waves[None]))
                 save_image(self.out / self.picture(system, name), levels, loudest - RANGE_DB, loudest)
 
 
@@ -89,10 +86,8 @@ def write_page(report: Report, gallery: Gallery) -> Path:
         "ORDERS": "".join(f'<option value="{name}">{escape(metric.title)}</option>' for name, metric in METRICS.items()),
         "UTTERANCES": "\n".join(utterances),
     }
-    page = files("flowavenet.evaluation").joinpath("listening.html").read_text(encoding="utf-8")
-    page = re.sub(r"<!--([A-Z]+)-->", lambda match: parts[match[1]], page)
     with write_atomically(gallery.out / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(fill("listening.html", parts), encoding="utf-8")
     return gallery.out / "index.html"
 
 
@@ -120,7 +115,7 @@ def _utterance(name: str, rows: dict[str, dict], gallery: Gallery) -> str:
     seconds = max(row["seconds"] for row in rows.values())
     return (
         f"<section {keys}><h3>{escape(name)} <small>{seconds:.1f} s</small></h3>{''.join(takes)}"
-        f"<details><summary>all figures</summary>{_table(list(rows), lines)}</details></section>"
+        f"<details><summary>all figures</summary>{table(list(rows), lines)}</details></section>"
     )
 
 
@@ -143,7 +138,7 @@ def _medians(report: Report) -> str:
     facts = {"files": [str(len(report.of(system, "file"))) for system in report.systems]}
     facts |= {title: [span(report.of(system, key)) for system in report.systems] for key, title in FACTS.items()}
     lines += [(title, "", [f'<td class="fact">{text}</td>' for text in texts]) for title, texts in facts.items()]
-    return _table(list(report.systems), lines)
+    return table(list(report.systems), lines)
 
 
 def _differences(report: Report) -> str:
@@ -156,15 +151,8 @@ def _differences(report: Report) -> str:
         lines.append((metric.title, ARROWS[metric.best], cells))
     return (
         "<h2>Differences</h2><p>Of two systems, file by file: the median, and its 95&nbsp;% interval; bold where that is on "
-        f"one side of 0.</p>{_table([f'{second} − {first}' for first, second in report.differences], lines)}"
+        f"one side of 0.</p>{table([f'{second} − {first}' for first, second in report.differences], lines)}"
     )
-
-
-def _table(heads: Sequence[str], lines: Sequence[tuple[str, str, list[str]]]) -> str:
-    """A table whose lines are a title, a remark, and cells (HTML)."""
-    rows = [f"<tr><th></th><th></th>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
-    rows += [f"<tr><th>{escape(title)}</th><td>{remark}</td>{''.join(cells)}</tr>" for title, remark, cells in lines]
-    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
 
 def _cell(value: Median, metric: Metric, kind: str, signed: bool = False) -> str:
@@ -183,11 +171,3 @@ def _badness(value: float, metric: Metric) -> float:
 def _safe(name: str) -> str:
     """A name that is safe in any file system."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
-
-
-def _levels(wave: Tensor, length: int = 0) -> Tensor:
-    """A spectrogram in dB, (257, columns), of the wave, filled up with silence to a length in samples."""
-    wave = torch.nn.functional.pad(wave, (0, max(length - len(wave), 0)))
-    hop = max(128, -(-len(wave) // FRAMES))
-    magnitude = torch.stft(wave, 512, hop, window=torch.hann_window(512), pad_mode="constant", return_complex=True).abs()
-    return 20 * magnitude.clamp(min=1e-7).log10()
