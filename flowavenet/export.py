@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.fx.config
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -41,7 +44,8 @@ class Synthesis(nn.Module):
 
 
 def export_program(vocoder: Vocoder) -> torch.export.ExportedProgram:
-    """The inverse as a graph of torch operations, for any batch and any number of frames (of the grid), on the CPU."""
+    """The inverse as a graph of torch operations, for any batch and any number of frames (of the grid; 3 at least), on the
+    CPU."""
     if vocoder.model.sequential == "decode":
         raise ValueError(
             f"a {type(vocoder.model).__name__} decodes sample by sample, each given those before, which is no graph; "
@@ -51,13 +55,28 @@ def export_program(vocoder: Vocoder) -> torch.export.ExportedProgram:
     synthesis, grid = Synthesis(model), model.frame_grid
     frames = 8 * grid
     example: tuple[Tensor, ...] = torch.zeros(2, frames * model.hop_length), torch.zeros(2, model.n_mels, frames)
-    batch, steps = torch.export.Dim("batch", min=1), torch.export.Dim("steps", min=2)
+    batch, steps = torch.export.Dim("batch", min=1), torch.export.Dim("steps", min=3 if grid == 1 else 2)
     shapes: tuple[dict, ...] = {0: batch, 1: grid * model.hop_length * steps}, {0: batch, 2: grid * steps}
     if width := model.config.speaker_width:
         example += (torch.zeros(2, dtype=torch.int64) if model.config.speakers else torch.zeros(2, width),)
         shapes += ({0: batch},)
-    with torch.no_grad():
+    with torch.no_grad(), _untraced():
         return torch.export.export(synthesis, example, dynamic_shapes=shapes)
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Do not look up for each operation which lines of code it comes from, which takes half of the time."""
+    config = torch.fx.config
+    before = getattr(config, "do_not_emit_stack_traces", None)         # which older versions of torch may not have
+    if before is None:
+        yield
+        return
+    config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        config.do_not_emit_stack_traces = before
 
 
 def save_onnx(program: torch.export.ExportedProgram, path: str | os.PathLike, opset: int = 20) -> None:
@@ -66,9 +85,10 @@ def save_onnx(program: torch.export.ExportedProgram, path: str | os.PathLike, op
 
     Needs the extra ``export``.
     """
-    onnx = torch.onnx.export(
-        program, dynamo=True, opset_version=opset, input_names=list(program.graph_signature.user_inputs),
-        output_names=["wave"], optimize=True, verbose=False,
-    )
+    with _untraced():
+        onnx = torch.onnx.export(
+            program, dynamo=True, opset_version=opset, input_names=list(program.graph_signature.user_inputs),
+            output_names=["wave"], optimize=True, verbose=False,
+        )
     with write_atomically(Path(path)) as temporary:
         onnx.save(temporary)
