@@ -25,7 +25,7 @@ THIRD_PARTIES = {
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"soundfile", "tensorboard", "soxr", "pesq", "pystoi", "parselmouth"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
-    "training": BASIC | {"pytorch_lightning", "jsonargparse"},
+    "training": BASIC | {"pytorch_lightning", "jsonargparse", "soundfile", "webdataset"},
     "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),
     "serve": BASIC | {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"},
     "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},

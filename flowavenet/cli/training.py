@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from flowavenet.batch import end, once, progress_bar
 
 def prepare(
     corpus: Annotated[Path, typer.Argument(help="A folder of audio in any layout, LJSpeech, VCTK, or a manifest CSV.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the checked FLAC files and manifest.csv.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the checked FLAC files and manifest.csv, or the shards.")],
     sample_rate: Annotated[int, typer.Option(help="Of the result, Hz.")] = 22050,
     min_seconds: Annotated[float, typer.Option(help="Shorter clips are left out.")] = 0.1,
     valid_fraction: Annotated[float, typer.Option(help="Part for validation, where the corpus does not say.")] = 0.02,
@@ -23,18 +24,21 @@ def prepare(
     mels_in: Annotated[
         str | None, typer.Option(help="With --mels: the convention that they are in. [default: the vocoder's]")
     ] = None,
+    shards: Annotated[bool, typer.Option("--shards", help="Write tar files to stream from: for a very large one.")] = False,
+    shard_mb: Annotated[float, typer.Option(min=0.1, help="With --shards: about how large each is, MB.")] = 200.0,
 ) -> None:
     """Check a corpus, file by file, and bring it to one format; run again, it goes on where it stopped."""
     from flowavenet.audio import mel_settings
-    from flowavenet.training.corpus import prepare_corpus
+    from flowavenet.training.corpus import MANIFEST, prepare_corpus
     from flowavenet.training.pairs import Pairs
+    from flowavenet.training.shards import INDEX, prepare_shards
 
     pairs = Pairs(mels, mel_settings(mel), mel_settings(mels_in or mel)) if mels else None
     if pairs and pairs.settings.sample_rate != sample_rate:
         raise ValueError(f"--sample-rate is {sample_rate}, that of {mel} {pairs.settings.sample_rate}; make them agree")
     with progress_bar() as bar:
         task = bar.add_task("preparing", total=None)
-        report = prepare_corpus(
+        report = (partial(prepare_shards, shard_mb=shard_mb) if shards else prepare_corpus)(
             corpus, out, sample_rate, pairs=pairs, min_seconds=min_seconds, valid_fraction=valid_fraction,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -42,7 +46,8 @@ def prepare(
         print(f"kept, but look at it: {once(path, reason)}")
     if pairs and pairs.given != pairs.settings:
         print(f"mels converted from {mels_in} to {mel}: {pairs.cost()}")
-    print(f"{report.kept} clips, {report.seconds / 3600:.2f} h at {sample_rate} Hz -> {out}/manifest.csv")
+    table = out / (INDEX if shards else MANIFEST)
+    print(f"{report.kept} clips, {report.seconds / 3600:.2f} h at {sample_rate} Hz -> {table}")
     end([once(path, reason) for path, reason in report.skipped], report.kept + len(report.skipped))
 
 

@@ -90,11 +90,11 @@ class VocoderTraining(pl.LightningModule):
         data, config = self.trainer.datamodule, self.model.config
         if not config.speaker_width:
             return
-        clips, names = [*data.train_clips, *data.valid_clips], data.speakers
-        if nameless := sum(not clip.speaker for clip in clips):
+        names = data.speakers
+        if data.nameless:
             raise ValueError(
-                f"{data.corpus}: {nameless} of {len(clips)} clips have no speaker, but the model tells voices apart: put "
-                f"each voice in a folder of its own, or fill in the manifest's column speaker"
+                f"{data.corpus}: {data.nameless} of {data.clips} clips have no speaker, but the model tells voices apart: "
+                f"put each voice in a folder of its own, or fill in the manifest's column speaker"
             )
         if len(names) > config.speakers:
             raise ValueError(

@@ -15,7 +15,7 @@ import csv
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from flowavenet.training.pairs import Pairs
 
 FULL_SCALE = 32767 / 32768  # the highest value of 16 bits
 CLIPPED_SHARE = 0.001  # of all samples at full scale: more than that is heard
+CHUNK = 256  # clips that are under way at the same time, at most
 SILENT_PEAK = 0.001  # -60 dB re full scale: what 16 bits leave of such a clip is mostly rounding
 
 
@@ -59,7 +60,7 @@ class PrepareReport:
 def read_corpus(source: str | Path, valid_fraction: float = 0.02, seed: int = 0) -> list[Clip]:
     """List the clips of a corpus, in any of the usual layouts, in a fixed order.
 
-    - a folder with a manifest.csv, or a CSV file: columns path[,speaker][,split][,seconds][,mel], paths from there
+    - a folder with a manifest.csv, or a CSV file: columns `path[,speaker][,split][,seconds][,mel]`, paths from there
     - LJSpeech: metadata.csv and wavs/
     - VCTK: wav48*/<speaker>/; of two microphones the first
     - else every audio file below the folder; the first sub-folder is the speaker
@@ -81,7 +82,7 @@ def read_corpus(source: str | Path, valid_fraction: float = 0.02, seed: int = 0)
         for path in (entry.path, entry.mel) if entry.row else ():
             if path and not path.is_file():
                 raise FileNotFoundError(f"{entry.row}: no file {path}; correct or remove the row")
-    entries = _with_splits(entries, valid_fraction, seed, source)
+    entries = with_splits(entries, valid_fraction, seed, source)
     clips = []
     for e in entries:
         seconds = audio_info(e.path).seconds if e.seconds is None else e.seconds
@@ -120,28 +121,74 @@ def prepare_corpus(
         ValueError: `out` is `source` or inside it, or no clip was usable.
     """
     source, out = Path(source), Path(out)
-    entries = entries_of(source)
-    root = source if source.is_dir() else source.parent
-    if out.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{out}: is in the source {root}; choose another folder, to keep the originals")
-    shortest = math.ceil(min_seconds * sample_rate)
-    taken: dict[str, Path] = {}
-    for entry in entries:
-        taken.setdefault(entry.name, entry.path)
+    entries = unmixed(source, out)
+    work = Preparation(entries, out, sample_rate, pairs, workers, min_seconds, progress)
+    kept = list(work.kept(entries))
+    if not kept:
+        raise ValueError(f"{source}: none of {len(entries)} clips is usable; the first: {work.skipped[0][1]}")
+    kept = with_splits(kept, valid_fraction, seed, source)
+    with write_atomically(out / MANIFEST) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS if pairs else COLUMNS[:-1])
+        for entry in kept:
+            path = _target(out, entry).relative_to(out)
+            mel = [path.with_suffix(".npy").as_posix()] if pairs else []
+            writer.writerow([path.as_posix(), entry.speaker, entry.split, f"{entry.seconds:.3f}", *mel])
+    return PrepareReport(len(kept), sum(entry.seconds or 0.0 for entry in kept), work.skipped, work.doubtful)
 
-    def convert(entry: Entry) -> tuple[float, str, str]:
+
+class Preparation:
+    """Converts clips to ``out/<name>.flac``, and their mels to ``out/<name>.npy``, past bad ones, which it remembers.
+
+    Args:
+        entries: of the whole corpus.
+        The others: as for :func:`prepare_corpus`.
+    """
+
+    def __init__(
+        self, entries: list[Entry], out: Path, sample_rate: int, pairs: Pairs | None, workers: int | None,
+        min_seconds: float, progress: Callable[[int, int], None] | None,
+    ):
+        self.out, self.sample_rate, self.pairs = out, sample_rate, pairs
+        self.workers, self.min_seconds, self.progress = workers or os.cpu_count() or 1, min_seconds, progress
+        self.total = len(entries)
+        self.taken: dict[str, Path] = {}
+        for entry in entries:
+            self.taken.setdefault(entry.name, entry.path)
+        self.skipped: list[tuple[Path, str]] = []
+        self.doubtful: list[tuple[Path, str]] = []
+
+    def kept(self, entries: list[Entry]) -> Iterator[Entry]:
+        """Convert those that are to be done; yields the usable ones, with their seconds."""
+        done = self.total - len(entries)
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(entries), CHUNK):
+                some = entries[start : start + CHUNK]
+                for entry, (seconds, reason, doubt) in zip(some, pool.map(self._convert, some), strict=True):
+                    if reason:
+                        self.skipped.append((entry.path, reason))
+                    if doubt:
+                        self.doubtful.append((entry.path, doubt))
+                    done += 1
+                    if self.progress:
+                        self.progress(done, self.total)
+                    if not reason:
+                        yield replace(entry, seconds=seconds)
+
+    def _convert(self, entry: Entry) -> tuple[float, str, str]:
         """Return its seconds, why it is skipped ("" if kept), and what is doubtful about it (or "")."""
-        if taken[entry.name] != entry.path:
-            return 0.0, f"would become the same file as {taken[entry.name]}; rename one", ""
-        target = _target(out, entry)
+        if self.taken[entry.name] != entry.path:
+            return 0.0, f"would become the same file as {self.taken[entry.name]}; rename one", ""
+        target, pairs = _target(self.out, entry), self.pairs
         try:
-            seconds = 0.0 if pairs else _converted(entry.path, target, sample_rate)
-            wave = None if seconds else load_audio(entry.path, sample_rate)
+            seconds = 0.0 if pairs else _converted(entry.path, target, self.sample_rate)
+            wave = None if seconds else load_audio(entry.path, self.sample_rate)
         except (ValueError, OSError) as error:
             return 0.0, str(error), ""
-        samples = round(seconds * sample_rate) if wave is None else wave.shape[1]
+        samples = round(seconds * self.sample_rate) if wave is None else wave.shape[1]
+        shortest = math.ceil(self.min_seconds * self.sample_rate)
         if samples < shortest:
-            return 0.0, f"has {samples} samples, shorter than {shortest} ({min_seconds:g} s)", ""
+            return 0.0, f"has {samples} samples, shorter than {shortest} ({self.min_seconds:g} s)", ""
         if wave is None:
             return seconds, "", ""
         level = wave.abs()
@@ -156,32 +203,17 @@ def prepare_corpus(
                 doubts += pairs.save(entry.name, wave, target.with_suffix(".npy"))
             except (ValueError, OSError) as error:
                 return 0.0, str(error), ""
-        save_audio(target, wave, sample_rate)
-        return wave.shape[1] / sample_rate, "", "; ".join(doubts)
+        save_audio(target, wave, self.sample_rate)
+        return wave.shape[1] / self.sample_rate, "", "; ".join(doubts)
 
-    kept, skipped, doubtful = [], [], []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        results = pool.map(convert, entries)
-        for entry, (seconds, reason, doubt) in zip(entries, results, strict=True):
-            if reason:
-                skipped.append((entry.path, reason))
-            else:
-                kept.append(replace(entry, seconds=seconds))
-            if doubt:
-                doubtful.append((entry.path, doubt))
-            if progress:
-                progress(len(kept) + len(skipped), len(entries))
-    if not kept:
-        raise ValueError(f"{source}: none of {len(entries)} clips is usable; the first: {skipped[0][1]}")
-    kept = _with_splits(kept, valid_fraction, seed, source)
-    with write_atomically(out / MANIFEST) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS if pairs else COLUMNS[:-1])
-        for entry in kept:
-            path = _target(out, entry).relative_to(out)
-            mel = [path.with_suffix(".npy").as_posix()] if pairs else []
-            writer.writerow([path.as_posix(), entry.speaker, entry.split, f"{entry.seconds:.3f}", *mel])
-    return PrepareReport(len(kept), sum(entry.seconds or 0.0 for entry in kept), skipped, doubtful)
+
+def unmixed(source: Path, out: Path) -> list[Entry]:
+    """The entries of a corpus, if what becomes of them will not lie among them."""
+    entries = entries_of(source)
+    root = source if source.is_dir() else source.parent
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{out}: is in the source {root}; choose another folder, to keep the originals")
+    return entries
 
 
 def _target(out: Path, entry: Entry) -> Path:
@@ -200,11 +232,11 @@ def _converted(path: Path, target: Path, sample_rate: int) -> float:
     return info.seconds if info.sample_rate == sample_rate else 0.0
 
 
-def _with_splits(entries: list[Entry], valid_fraction: float, seed: int, source: object) -> list[Entry]:
+def with_splits(entries: list[Entry], valid_fraction: float, seed: int, source: object) -> list[Entry]:
     """Decide on the split of every entry that has none."""
     if not 0 <= valid_fraction < 1:
         raise ValueError(f"valid_fraction is {valid_fraction}, must be at least 0 and below 1")
-    lots = {e.name: _lot(e.name, seed) for e in entries if not e.split}
+    lots = {e.name: lot(e.name, seed) for e in entries if not e.split}
     valid = {name for name, lot in lots.items() if lot < valid_fraction}
     if lots and not valid and all(e.split != "valid" for e in entries):
         valid = {min(lots, key=lots.__getitem__)}
@@ -214,6 +246,6 @@ def _with_splits(entries: list[Entry], valid_fraction: float, seed: int, source:
     return entries
 
 
-def _lot(name: str, seed: int) -> float:
+def lot(name: str, seed: int | str) -> float:
     """A number in [0, 1) that is random in the name, and the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:6], "big") / 2**48

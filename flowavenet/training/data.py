@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +15,8 @@ from flowavenet.audio import MelSpectrogram, mel_settings
 from flowavenet.training.corpus import Clip, read_corpus
 from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
 from flowavenet.training.pairs import check_pair
+from flowavenet.training.shardcrops import StreamedCrops
+from flowavenet.training.shards import is_sharded, read_index
 
 
 class SpeechData(pl.LightningDataModule):
@@ -20,7 +24,8 @@ class SpeechData(pl.LightningDataModule):
     speaker: the place of the name in ``speakers``.
 
     Args:
-        corpus: a folder of audio (any layout that ``flowavenet prepare`` takes), or a manifest CSV.
+        corpus: a folder of audio (any layout that ``flowavenet prepare`` takes), or a manifest CSV; or one in shards
+            (``prepare --shards``): its folder, the URL of that, or ``pipe:`` and a command that prints the file ``{}``.
         mel: a convention by name, or the fields of MelSettings; the command line takes it from the model.
         segment_frames: length of a training crop, mel frames.
         batch_size: crops per step and process.
@@ -65,21 +70,59 @@ class SpeechData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.corpus == "???":
             raise ValueError("the recipe leaves the corpus to you: add --data.corpus FOLDER")
+        spectrogram = MelSpectrogram(self.mel)
+        if is_sharded(self.corpus):
+            self._setup_shards(spectrogram)
+        else:
+            self._setup_files(spectrogram)
+
+    def _fixed(self, clips: list[Clip], spectrogram: MelSpectrogram) -> FixedCrops:
+        options = spectrogram, self.segment_frames, self.seed, self.silence_db, self.speakers
+        return FixedCrops(clips, *options, float(self.predicted_share > 0))
+
+    def _setup_files(self, spectrogram: MelSpectrogram) -> None:
         clips = read_corpus(self.corpus, self.valid_fraction, self.seed)
-        self.train_clips = [clip for clip in clips if clip.split == "train"]
-        self.valid_clips = [clip for clip in clips if clip.split == "valid"]
-        if not self.valid_clips:
+        train_clips = [clip for clip in clips if clip.split == "train"]
+        valid_clips = [clip for clip in clips if clip.split == "valid"]
+        if not valid_clips:
             raise ValueError(
                 f"{self.corpus}: all {len(clips)} clips are for training; mark some as valid in the manifest, or leave the "
                 f"split empty and a part is chosen"
             )
-        spectrogram = MelSpectrogram(self.mel)
         if self.predicted_share:
             self._check_pairs(clips, spectrogram)
         self.speakers = speakers_of(clips)
-        options = spectrogram, self.segment_frames, self.seed, self.silence_db, self.speakers
-        self.train = (CropsInMemory if self.in_memory else Crops)(self.train_clips, *options, self.predicted_share)
-        self.valid = FixedCrops(self.valid_clips, *options, float(self.predicted_share > 0))
+        self.clips, self.nameless = len(clips), sum(not clip.speaker for clip in clips)
+        self.train_seconds = sum(clip.seconds for clip in train_clips)
+        options = spectrogram, self.segment_frames, self.seed, self.silence_db, self.speakers, self.predicted_share
+        self.train = (CropsInMemory if self.in_memory else Crops)(train_clips, *options)
+        self.valid = self._fixed(valid_clips, spectrogram)
+
+    def _setup_shards(self, spectrogram: MelSpectrogram) -> None:
+        """Training clips are streamed; those of validation are few, and decoded now."""
+        corpus = read_index(self.corpus)
+        if corpus.sample_rate != self.mel.sample_rate:
+            raise ValueError(
+                f"{self.corpus}: its shards are at {corpus.sample_rate} Hz, the model wants {self.mel.sample_rate}; write "
+                f"others, by flowavenet prepare --shards --sample-rate {self.mel.sample_rate}"
+            )
+        if self.in_memory:
+            raise ValueError(f"{self.corpus}: is in shards, and these are streamed: add --data.in_memory false")
+        self.speakers = corpus.speakers
+        with TemporaryDirectory() as folder:
+            valid_clips = corpus.unpack("valid", Path(folder))
+            if not valid_clips:
+                raise ValueError(f"{self.corpus}: has no shard to validate on; prepare it with a larger --valid-fraction")
+            if self.predicted_share:
+                self._check_pairs(valid_clips, spectrogram)
+            self.valid = self._fixed(valid_clips, spectrogram)
+        self.clips, self.nameless = (sum(getattr(shard, name) for shard in corpus.shards) for name in ("clips", "nameless"))
+        self.train_seconds = sum(shard.seconds for shard in corpus.shards if shard.split == "train")
+        processes = self.trainer.world_size if self.trainer else 1
+        self.train = StreamedCrops(
+            corpus, spectrogram, self.segment_frames, self.seed, self.silence_db, self.predicted_share, self.batch_size,
+            processes * max(1, self.workers),
+        )
 
     def _check_pairs(self, clips: list[Clip], spectrogram: MelSpectrogram) -> None:
         """Refuse clips without predicted mels, and look at a few of the mels whether they are of their recordings."""
@@ -95,8 +138,7 @@ class SpeechData(pl.LightningDataModule):
     def batches_per_epoch(self) -> int:
         """Steps after which as many seconds have been seen as the corpus has; the last, partial one is counted."""
         crop = self.segment_frames * self.mel.hop_length / self.mel.sample_rate
-        seconds = sum(clip.seconds for clip in self.train_clips)
-        return max(1, math.ceil(seconds / (crop * self.batch_size * self.trainer.world_size)))
+        return max(1, math.ceil(self.train_seconds / (crop * self.batch_size * self.trainer.world_size)))
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Cut the crops of an in-memory corpus, on the device that the batch has just arrived at."""

@@ -26,6 +26,7 @@ class Entry:
     seconds: float | None = None
     row: str = ""  # where it is named, such as "manifest.csv row 3"; "" if it was found
     mel: Path | None = None  # predicted for it
+    text: str = ""  # what is said
 
 
 def entries_of(source: Path) -> list[Entry]:
@@ -76,16 +77,19 @@ def _from_manifest(manifest: Path) -> Iterator[Entry]:
             if duration is not None and not 0 < duration < math.inf:
                 raise ValueError(f"{row}: seconds is {seconds!r}, must be a number above 0, or empty")
             predicted = Path(os.path.abspath(manifest.parent / mel)) if mel else None
-            yield Entry(path, _name(path, manifest.parent), speaker, split, duration, row, predicted)
+            text = (values.get("text") or "").strip()
+            yield Entry(path, _name(path, manifest.parent), speaker, split, duration, row, predicted, text)
 
 
 def _from_ljspeech(root: Path) -> Iterator[Entry]:
     found = {path.stem: path for path in list_audio(root / "wavs")}
     lines = (root / "metadata.csv").read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate(lines, start=1):
-        if stem := line.split("|")[0].strip():
+        stem, *texts = (part.strip() for part in line.split("|"))
+        if stem:
             path = found.get(stem, root / "wavs" / f"{stem}.wav")
-            yield Entry(path, _name(path, root), "", row=f"{root / 'metadata.csv'} row {number}")
+            text = texts[-1] if texts else ""                          # the last: with numbers spelt out
+            yield Entry(path, _name(path, root), "", row=f"{root / 'metadata.csv'} row {number}", text=text)
 
 
 def _from_vctk(root: Path, folder: Path) -> Iterator[Entry]:
