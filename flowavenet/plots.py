@@ -150,7 +150,7 @@ def panel_svg(title: str, lines: Sequence[Line], log: bool = False) -> str:
     axis.set_title(title, loc="left", fontsize=11, color=soft)
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(soft)
-    axis.tick_params(colors=soft, labelsize=9)
+    axis.tick_params(which="both", colors=soft, labelsize=9)
     axis.grid(alpha=0.2, color=soft)
     axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
     if log:
@@ -160,8 +160,10 @@ def panel_svg(title: str, lines: Sequence[Line], log: bool = False) -> str:
         low, high = y.nanquantile(0.25).item(), y.nanquantile(0.75).item()
         bottom, top = axis.get_ylim()
         axis.set_ylim(max(bottom, low - 10 * (high - low) - 1e-9), min(top, high + 10 * (high - low) + 1e-9))
-    if 1 < len(axis.get_legend_handles_labels()[1]):
-        axis.legend(fontsize=8, frameon=False, labelcolor=soft, ncols=1 + drawn // 5)
+    handles, labels = axis.get_legend_handles_labels()
+    if len(labels) > 1:
+        few = slice(None, None, len(labels) - 1 if len(labels) > 8 else 1)  # of many, the first and the last
+        axis.legend(handles[few], labels[few], fontsize=8, frameon=False, labelcolor=soft)
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": title}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

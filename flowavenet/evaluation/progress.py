@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,7 +90,6 @@ class Progress:
     def facts(self) -> dict[str, str]:
         """How far the run is and what it logged last."""
         run, valid = self.run, self.of("valid")
-        last = {tag: run.curve(tag).values for tag in ("speed/audio_seconds_per_second", "train/gradient_norm")}
         everything = run.curves.values()
         hours = np.nanmax([np.nan_to_num(curve.hours[-1]) for curve in everything])
         facts = {
@@ -104,10 +104,11 @@ class Progress:
             facts["best validation"] = f"{number(valid.values[best], 4)} at step {int(valid.steps[best]):,}"
         if len(self.train.values):
             facts[f"training crops lately, {self.unit}"] = number(self.train.values[-1], 3)
-        for (_, values), (title, digits) in zip(
-            last.items(), (("seconds of audio trained per second", 1), ("gradient norm lately", 2)), strict=True
+        for title, tag, digits in (
+            ("seconds of audio trained per second", "speed/audio_seconds_per_second", 1),
+            ("gradient norm lately", "train/gradient_norm", 2),
         ):
-            if len(values):
+            if len(values := run.curve(tag).values):
                 facts[title] = number(float(np.nanmedian(values[-max(len(values) // 10, 1) :])), digits)
         crops = self.of("train")
         if (odd := np.flatnonzero(outlying(crops.values))).size:
@@ -136,18 +137,13 @@ class Progress:
             "as many at the slope of the last third": "{slope:+.4f} [{slope_low:+.4f}, {slope_high:+.4f}]",
             "worth going on for": "{worth:g}", "noise of one validation": "{noise:.4f}",
             "learning rate, of its peak": "{rate_left:.0%}", "best validation": "{best:.4f} at step {best_step:,.0f}",
-            "lost since": "{lost:.4f}", "gained on training crops since": "{train_change:+.3f} ± {train_margin:.3f}",
+            "lost since": "{lost:.4f}", "gained on training crops since": "{train_change:+.3f} ± {train_change_margin:.3f}",
         }
-        known = found | {f"{name}_margin": Z95 * found[f"{name}_error"] for name in ("gain",) if f"{name}_error" in found}
-        if "train_change_error" in found:
-            known["train_margin"] = Z95 * found["train_change_error"]
-        shown = {}
-        for title, text in lines.items():
-            try:
-                shown[title.format(**known)] = text.format(**known)
-            except KeyError:                                           # not of this kind of advice
-                continue
-        return shown
+        known = found | {name.replace("error", "margin"): Z95 * value for name, value in found.items() if "error" in name}
+        fields = {title: set(re.findall(r"{(\w+)", title + text)) for title, text in lines.items()}
+        return {
+            title.format(**known): text.format(**known) for title, text in lines.items() if fields[title] <= known.keys()
+        }
 
     def markdown(self) -> str:
         """All of it as text, for a terminal or a page."""

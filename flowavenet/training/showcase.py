@@ -44,7 +44,7 @@ class Showcase(pl.Callback):
         crops: validation crops, spread evenly, that the statistics are of.
     """
 
-    def __init__(self, clips: int = 3, seconds: float = 3.0, temperature: float = 0.8, crops: int = 8):
+    def __init__(self, clips: int = 3, seconds: float = 3.0, temperature: float = 0.8, crops: int = 4):
         self.clips = clips
         self.seconds = seconds
         self.temperature = temperature
