@@ -15,13 +15,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSettings, MelSpectrogram, load_audio
-from flowavenet.training import shards
+from flowavenet.training import sharding
 from flowavenet.training.corpus import Clip
 from flowavenet.training.crops import Crops
 from flowavenet.training.data import SpeechData
 from flowavenet.training.pairs import Pairs
 from flowavenet.training.shardcrops import PackedWave, ShardCrops, StreamedCrops
-from flowavenet.training.shards import INDEX, ShardedCorpus, prepare_shards, read_index
+from flowavenet.training.sharding import prepare_shards
+from flowavenet.training.shards import INDEX, ShardedCorpus, read_index
 
 RATE = 22050
 MEL = MelSpectrogram(MelSettings())
@@ -102,7 +103,7 @@ def test_shards_are_tar_files_of_flac_and_json_about_as_large_as_asked(made, cor
 
 @pytest.mark.parametrize("stops_at", [0, 2])
 def test_interrupted_and_called_again_it_makes_the_same_bytes(source, made, tmp_path, monkeypatch, stops_at):
-    written, write = [], shards._write
+    written, write = [], sharding._write
 
     def stopping(*arguments):
         if len(written) == stops_at:
@@ -110,7 +111,7 @@ def test_interrupted_and_called_again_it_makes_the_same_bytes(source, made, tmp_
         written.append(write(*arguments))
         return written[-1]
 
-    monkeypatch.setattr(shards, "_write", stopping)
+    monkeypatch.setattr(sharding, "_write", stopping)
     with pytest.raises(KeyboardInterrupt):
         prepare_shards(source, tmp_path / "out", RATE, 0.1)
     assert len(list((tmp_path / "out").iterdir())) == 2 * stops_at

@@ -31,7 +31,8 @@ def prepare(
     from flowavenet.audio import mel_settings
     from flowavenet.training.corpus import MANIFEST, prepare_corpus
     from flowavenet.training.pairs import Pairs
-    from flowavenet.training.shards import INDEX, prepare_shards
+    from flowavenet.training.sharding import prepare_shards
+    from flowavenet.training.shards import INDEX
 
     pairs = Pairs(mels, mel_settings(mel), mel_settings(mels_in or mel)) if mels else None
     if pairs and pairs.settings.sample_rate != sample_rate:
