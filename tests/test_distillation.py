@@ -88,7 +88,7 @@ def test_the_loss_is_the_weighted_sum(teachers):
     module = DistillationTraining(str(teachers / "gaussian"), name="gaussian_iaf", config=STUDENT, **weights)
     module.log = lambda *_, **__: None
     shake(module.model, 0.05)
-    losses = module.losses(batch(), module._generator(1))
+    losses = module.losses(batch(), module._generator(0))
     assert losses.keys() == weights.keys() and losses["contrast"] < 0 < losses["style"]
     expected = sum(weights[name] * value for name, value in losses.items())
     torch.testing.assert_close(module.training_step(batch(), 0), expected)

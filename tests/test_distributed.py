@@ -1,69 +1,193 @@
-"""Several processes train as one: gradients in constant memory are averaged over them as plain ones are."""
+"""However many processes there are, they train as one: from the first batch on, in validation, and when a run goes on.
 
+Processes are forked from one that has imported everything, and find each other by the variables that torchrun sets.
+"""
+
+import os
+import shutil
+import signal
 import socket
+import sys
+import time
+from multiprocessing import get_context
 
 import pytest
 import torch
-from conftest import shake
-from torch import multiprocessing
-from torch.nn.parallel import DistributedDataParallel
+from test_training import TINY, losses
 
-from flowavenet.models import build
+from flowavenet import cli
+from flowavenet.audio import MelSettings, MelSpectrogram
+from flowavenet.training.corpus import read_corpus
+from flowavenet.training.crops import FixedCrops, FromPosition
 
 MODELS = {
-    "flowavenet": {"blocks": 3, "flows": 2, "width": 8, "blocks_per_split": 2},
-    "lapflow": {"bands": 8, "steps": 1, "layers": 1, "width": 8, "cond_width": 4, "filter_spread": 1},
+    "flowavenet": TINY,
+    "lapflow": {"bands": 64, "levels": 1, "steps": 1, "layers": 1, "width": 8, "cond_width": 4, "filter_spread": 1},
 }
+STEPS, HALF, CROPS = 6, 3, 4                                           # in all; when some are stopped; of each step
 
 
-def loss_of(model, rows):
-    generator = torch.Generator().manual_seed(1)
-    wave, mel = torch.randn(4, 256, generator=generator).double() / 10, torch.randn(4, 4, 32, generator=generator).double()
-    return -model(wave[rows], mel[rows]).mean()
+def words(name, corpus, run, processes, *more, crops=CROPS):
+    """What to say after ``flowavenet fit`` for a run of so many processes, with the same crops in each step."""
+    return [
+        *("--model.name", name, "--model.config", str(MODELS[name]).replace("'", '"'), "--model.init_crops", "7"),
+        *("--data.corpus", str(corpus), "--data.segment_frames", "8", "--data.batch_size", str(crops // processes)),
+        *("--data.workers", "0", "--data.in_memory", "true", "--data.valid_fraction", "0.3", "--showcase.clips", "0"),
+        *("--trainer.default_root_dir", str(run), "--trainer.devices", str(processes), "--trainer.accelerator", "cpu"),
+        *("--trainer.strategy", "ddp" if processes > 1 else "auto", "--trainer.precision", "64-true", "--ema.decay", "0.5"),
+        *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "3"),
+        *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
+        *("--trainer.log_every_n_steps", "1", "--trainer.num_sanity_val_steps", "0", *more),
+    ]
 
 
-def make(name):
-    torch.manual_seed(0)
-    model = shake(build(name, MODELS[name], n_mels=4, hop_length=8).double())
-    for module in model.modules():
-        if hasattr(module, "initialised"):
-            module.initialised.fill_(True)
-    return model
+def member(rank, processes, port, run, arguments):
+    """One process of a run: leaves what it ends with in ``rank<n>.pt``, and what it says in ``rank<n>.txt``."""
+    torch.set_num_threads(1)
+    if processes > 1:
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
+            "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+        }
+    from flowavenet.training import fit
+
+    def remember(arguments, whole=fit.fit):
+        trainer = whole(arguments)
+        ends_with = {"average": trainer.lightning_module.model.state_dict(), "scores": dict(trainer.callback_metrics)}
+        torch.save(ends_with, run / f"rank{rank}.pt")
+
+    fit.fit = remember
+    sys.argv = ["flowavenet", "fit", *arguments]
+    with (run / f"rank{rank}.txt").open("w") as said:
+        os.dup2(said.fileno(), 2)
+        cli.main()
 
 
-def one_process(rank, port, answers):
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    for name in MODELS:
-        model = make(name)
-        model.constant_memory = True
-        parallel = DistributedDataParallel(model)
-        loss_of(parallel, slice(2 * rank, 2 * rank + 2)).backward()
-        if rank == 0:
-            answers.put({key: weight.grad.numpy() for key, weight in model.named_parameters()})
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def gradients():
-    """Of every model, as the first of two processes has them; one pair of processes, which take seconds to start."""
+def start(run, processes, arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    processes = [context.Process(target=one_process, args=(rank, port, answers)) for rank in range(2)]
-    for process in processes:
+    run.mkdir(exist_ok=True)
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["flowavenet.training.fit", "torch.utils.tensorboard", "pytest"])
+    members = [context.Process(target=member, args=(rank, processes, port, run, arguments)) for rank in range(processes)]
+    for process in members:
         process.start()
-    got = {name: answers.get(timeout=120) for name in MODELS}
-    for process in processes:
-        process.join()
-    return got
+    return members
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_gradients_of_two_processes_in_constant_memory_are_those_of_one(name, gradients):
-    model = make(name)
-    loss_of(model, slice(None)).backward()
-    for key, weight in model.named_parameters():
-        torch.testing.assert_close(torch.from_numpy(gradients[name][key]), weight.grad, rtol=1e-6, atol=1e-9)
+def train(name, corpus, run, processes, steps, *more, crops=CROPS):
+    """Train to the end, and tell what each process ended with, and the rest of what the run kept."""
+    more = "--trainer.max_steps", str(steps), *more
+    members = start(run, processes, words(name, corpus, run, processes, *more, crops=crops))
+    for process in members:
+        process.join(120)
+    assert [process.exitcode for process in members] == [0] * processes, (run / "rank0.txt").read_text()
+    ended = [torch.load(run / f"rank{rank}.pt") for rank in range(processes)]
+    return ended, torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def whole(request, corpus, tmp_path_factory):
+    """The run that others are measured by: its model, its folder, and what one process made."""
+    run = tmp_path_factory.mktemp(request.param) / "whole"
+    return request.param, run, *train(request.param, corpus, run, 1, STEPS)
+
+
+@pytest.fixture(scope="module")
+def half(whole, corpus):
+    """Two processes, stopped half-way, whose activations are computed again on the way back."""
+    name, run, *_ = whole
+    return run.parent / "half", *train(name, corpus, run.parent / "half", 2, HALF, "--model.constant_memory", "true")
+
+
+def same(found, expected):
+    """Equal up to the rounding of float64, by name."""
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def same_everywhere(ended):
+    for other in ended[1:]:
+        for key, value in ended[0]["average"].items():
+            assert torch.equal(other["average"][key], value), key
+        assert other["scores"]["valid/nats_per_sample"] == ended[0]["scores"]["valid/nats_per_sample"]
+
+
+def curve(run):
+    return [value for _, value in sorted(losses(run).items())]
+
+
+def test_two_processes_are_as_one(whole, half):
+    _, run, *_ = whole
+    folder, ended, checkpoint = half
+    assert curve(folder) == pytest.approx(curve(run)[:HALF], rel=1e-6)
+    assert len(set(curve(run))) == STEPS
+    same_everywhere(ended)
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_a_run_of_two_goes_on_with_any_number(whole, half, corpus, processes):
+    name, run, (one,), checkpoint = whole
+    folder = run.parent / f"on{processes}"
+    shutil.copytree(half[0], folder)
+    ended, resumed = train(name, corpus, folder, processes, STEPS, "--ckpt_path", "last")
+    assert curve(folder) == pytest.approx(curve(run), rel=1e-6)
+    same(resumed["current_model_state"], checkpoint["current_model_state"])
+    same(ended[0]["average"], one["average"])
+    scores = [{key: value for key, value in end["scores"].items() if key.startswith("valid")} for end in (ended[0], one)]
+    same(*scores)
+    same_everywhere(ended)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_step(whole, corpus):
+    name, run, (one,), checkpoint = whole
+    more = "--trainer.accumulate_grad_batches", "2", "--trainer.val_check_interval", "6"
+    ended, accumulated = train(name, corpus, run.parent / "accumulated", 2, STEPS, *more, crops=CROPS // 2)
+    same(accumulated["current_model_state"], checkpoint["current_model_state"])
+    assert ended[0]["scores"]["valid/nats_per_sample"].item() == pytest.approx(one["scores"]["valid/nats_per_sample"].item())
+
+
+def test_a_killed_process_ends_the_run(corpus, tmp_path):
+    run = tmp_path / "run"
+    arguments = words("lapflow", corpus, run, 2, "--trainer.max_steps", "100000", "--checkpoint.every_n_train_steps", "2")
+    survivor, victim = start(run, 2, arguments)
+    deadline = time.time() + 60
+    while not (run / "checkpoints" / "last.ckpt").exists():
+        assert survivor.exitcode is None and time.time() < deadline, (run / "rank0.txt").read_text()
+        time.sleep(0.02)
+    os.kill(victim.pid, signal.SIGKILL)
+    survivor.join(30)
+    assert survivor.exitcode == 2
+    said = [line for line in (run / "rank0.txt").read_text().splitlines() if line.startswith(("Traceback", "error:"))]
+    assert len(said) == 1 and "process 0 of 2 lost another one" in said[0] and "--ckpt_path last" in said[0]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 7])
+def test_every_validation_crop_counts_once(corpus, processes):
+    crops = FixedCrops(read_corpus(corpus)[:3], MelSpectrogram(MelSettings()), 8, 0, -80.0)
+    shares = [crops.share(rank, processes) for rank in range(processes)]
+    assert len({len(share) for share in shares}) == 1                  # as many steps for each
+    counted = []
+    for share in shares:
+        indices = torch.tensor([int(crops[index]["index"]) for index in share])
+        batch, count = crops.counted({"index": indices})
+        counted += batch["index"].tolist() if count else []
+        assert count == int((indices < len(crops)).sum())
+    assert sorted(counted) == list(range(len(crops)))
+
+
+@pytest.mark.parametrize("processes, crops", [(1, 4), (2, 2), (4, 1), (2, 1)])
+def test_crops_of_a_run_are_drawn_in_order_by_any_number_of_processes(processes, crops):
+    """Also where a run goes on with larger or smaller steps: nothing is drawn twice or left out."""
+    ranks = [list(FromPosition(3, crops, lambda: 20, rank, processes)) for rank in range(processes)]
+    steps = [sorted(index for batch in step for index in batch) for step in zip(*ranks, strict=True)]
+    assert sum(steps, []) == list(range(20, 20 + 3 * processes * crops))
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "ddp_spam"])
+def test_strategies_that_do_not_work_are_one_line(flowavenet, corpus, tmp_path, strategy):
+    code, _, error = flowavenet("fit", *words("lapflow", corpus, tmp_path, 1, "--trainer.strategy", strategy))
+    lines = [line for line in error.splitlines() if line.startswith("error:")]
+    assert code == 2 and len(lines) == 1 and strategy in lines[0] and "Traceback" not in error

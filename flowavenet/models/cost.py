@@ -16,8 +16,9 @@ from flowavenet.models.base import FlowVocoder
 def forward_flops(model: FlowVocoder, device: torch.device | str = "cpu", frames: int = 16) -> float:
     """Floating-point operations per sample of audio of one pass of the model, forward or inverse: two per multiplication."""
     frames = model.whole_frames(frames)                                # then the length makes no difference
-    wave = torch.zeros(1, frames * model.hop_length, device=device)
-    mel = torch.zeros(1, model.n_mels, frames, device=device)
+    dtype = next(model.parameters()).dtype
+    wave = torch.zeros(1, frames * model.hop_length, device=device, dtype=dtype)
+    mel = torch.zeros(1, model.n_mels, frames, device=device, dtype=dtype)
     voice = any_voice(model, device)
     training, counter = model.training, FlopCounterMode(display=False)
     with torch.no_grad(), counter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
@@ -24,7 +25,8 @@ class VocoderTraining(pl.LightningModule):
     """A model, crops of recordings with their mels, an optimizer; subclasses say what is to become small.
 
     The mel is computed here, on the device, from the same crop, unless the batch has a predicted one. A model with speakers
-    is told each crop's.
+    is told each crop's. What is random belongs to a crop, and validation to all crops together, so that nothing depends on
+    how many processes share the work.
 
     Args:
         name: which model, an entry of ``flowavenet.models.MODELS``.
@@ -76,6 +78,7 @@ class VocoderTraining(pl.LightningModule):
         self.mel = MelSpectrogram(self.mel_settings)
         self.bad_steps = 0
         self.began_with: list[str] | None = None                       # speakers, if resumed
+        self.sums: dict[str, Tensor] = {}                              # of this validation, each of a score and of crops
 
     def _start_from(self, folder: str) -> None:
         model, mel, _ = load_checkpoint(find_checkpoint(folder))
@@ -118,15 +121,37 @@ class VocoderTraining(pl.LightningModule):
 
     def crops(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """The waves of a batch, (batch, samples), dequantised; their mels; and their speakers, if the model knows any."""
-        padded = batch["padded"]
-        noise = torch.Generator(padded.device).manual_seed(self.hparams.seed + int(batch["index"][0]))
+        padded = batch["padded"].to(self.dtype)
         before, _ = self.mel_settings.context
         mel = self.mel.from_padded(padded)
         if "mel" in batch:
             mel = torch.where(batch["predicted"][:, None, None], batch["mel"], mel)
-        wave = padded[:, before : before + mel.shape[-1] * self.mel_settings.hop_length]
-        wave = dequantise(wave, self.hparams.dequantisation, noise)
+        waves = padded[:, before : before + mel.shape[-1] * self.mel_settings.hop_length]
+        step, numbers = self.hparams.dequantisation, batch["index"].tolist()
+        wave = torch.stack([dequantise(one, step, self.generator(n)) for one, n in zip(waves, numbers, strict=True)])
         return wave, mel, batch["speaker"] if self.model.config.speakers else None
+
+    def generator(self, index: int, purpose: int = 0) -> torch.Generator:
+        """The randomness that belongs to a crop, whatever batch or process it is in; another for each purpose."""
+        # mixed, since a generator may look at the low half of its seed alone
+        seed = np.random.SeedSequence([self.hparams.seed, purpose, index]).generate_state(1)[0]
+        return torch.Generator(self.device).manual_seed(int(seed))
+
+    def scores(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What to know of a validation batch: means over its crops, by name, the most telling first."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        batch, crops = self.trainer.datamodule.valid.counted(batch)
+        for name, score in self.scores(batch).items():
+            self.sums[name] = self.sums.get(name, 0) + crops * torch.stack([score, torch.ones_like(score)])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean of each score over the crops of all processes."""
+        for number, (name, sums) in enumerate(self.sums.items()):
+            total, crops = self.trainer.strategy.reduce(sums, reduce_op="sum")
+            self.log(f"valid/{name}", total / crops, prog_bar=number == 0, sync_dist=True)
+        self.sums = {}
 
     def configure_optimizers(self) -> dict[str, Any]:
         hparams = self.hparams

@@ -39,6 +39,9 @@ class SaveVocoder(pl.Callback):
         self.model = None if trainer.sanity_checking or not trainer.is_global_zero else deepcopy(module.model)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self.saved_step = trainer.global_step                          # by the first process, known to all
         if self.model is None:
             return
         scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("valid/")}
@@ -51,7 +54,7 @@ class SaveVocoder(pl.Callback):
             facts["speakers"] = trainer.datamodule.speakers
         folder = Path(trainer.default_root_dir) / "vocoder"
         save_checkpoint(folder, self.model, module.mel_settings, facts, dtype=getattr(torch, self.dtype))
-        self.model, self.saved_step = None, trainer.global_step
+        self.model = None
 
 
 class MovingAverage(WeightAveraging):
@@ -69,6 +72,10 @@ class MovingAverage(WeightAveraging):
 
         # Buffers say that ActNorm is initialised; there is no average of that.
         super().__init__(use_buffers=False, multi_avg_fn=update)
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        trainer.precision_plugin.convert_module(module)                # to float64, if asked for, before a copy is made
+        super().setup(trainer, module, stage)
 
 
 class SaveAtEnd(pl.Callback):
@@ -120,7 +127,7 @@ class Throughput(pl.Callback):
         half = str(trainer.precision).startswith("bf16")
         self.peak = matrix_product_flops(module.device, torch.bfloat16 if half else torch.float32)
         self.flops_per_sample: float | None = None
-        self.samples, self.since = 0, time.perf_counter()
+        self.samples, self.since, self.step = 0, time.perf_counter(), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, _outputs: Any, batch: Any, _index: int
@@ -128,7 +135,7 @@ class Throughput(pl.Callback):
         settings = module.mel_settings
         padded = batch["padded"]
         self.samples += len(padded) * (padded.shape[1] - sum(settings.context)) * trainer.world_size
-        if trainer.global_step % self.every:
+        if trainer.global_step % self.every or trainer.global_step == self.step:   # a step may take several batches
             return
         wait(module.device)
         rate = self.samples / (time.perf_counter() - self.since)
@@ -136,4 +143,4 @@ class Throughput(pl.Callback):
             self.flops_per_sample = forward_flops(module.model, padded.device) * 3
         module.log("speed/audio_seconds_per_second", rate / settings.sample_rate)
         module.log("speed/share_of_peak", rate / trainer.world_size * self.flops_per_sample / self.peak)
-        self.samples, self.since = 0, time.perf_counter()
+        self.samples, self.since, self.step = 0, time.perf_counter(), trainer.global_step

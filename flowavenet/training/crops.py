@@ -6,7 +6,6 @@ would have drawn, whatever the number of workers, and the only state to save is 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 
@@ -150,7 +149,8 @@ class CropsInMemory(Crops):
 class FixedCrops(CropsInMemory):
     """Always the same crops, spread evenly over each clip: what validation measures.
 
-    Item ``k`` is crop ``k % per_clip`` of clip ``k // per_clip``.
+    Item ``k`` is crop ``k % per_clip`` of clip ``k // per_clip``. Processes that share the crops out must all take the same
+    number of steps; items beyond the last are there to fill up the shares, and :meth:`counted` leaves them out.
     """
 
     per_clip = 2
@@ -159,9 +159,19 @@ class FixedCrops(CropsInMemory):
         return len(self.clips) * self.per_clip
 
     def draw(self, index: int) -> tuple[int, int]:
-        clip, part = divmod(index, self.per_clip)
+        clip, part = divmod(index % len(self), self.per_clip)
         start = (len(self.wave(clip)) - self.length) * (part + 1) // (self.per_clip + 1)
         return clip, start // self.grid * self.grid
+
+    def share(self, rank: int, processes: int) -> range:
+        """The items of one process of several: equally many for each, and together each crop once, but for what fills up."""
+        return range(rank, -(-len(self) // processes) * processes, processes)
+
+    def counted(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+        """A batch without the items that only fill up, and how many are left; if none is, the batch as it was, and 0."""
+        real = batch["index"] < len(self)
+        crops = int(real.sum())
+        return {key: value[real] for key, value in batch.items()} if crops else batch, crops
 
     def opening(self, clip: int, seconds: float) -> dict[str, Tensor]:
         """The beginning of a clip, so long at most, as an item with its samples: for listening."""
@@ -175,11 +185,12 @@ class FixedCrops(CropsInMemory):
 class FromPosition(Sampler[list[int]]):
     """Batches of consecutive indices for one process of several, from wherever the run stands.
 
-    Batch ``b`` of process ``rank`` holds the indices ``(b * processes + rank) * batch_size`` and following.
+    After ``n`` crops have been drawn by all processes, the next batch of process ``rank`` holds the indices
+    ``n + rank * batch_size`` and following. So the crops of a step do not depend on how many processes share them out.
 
     Args:
-        batches: in one epoch.
-        position: called when an epoch begins, gives the number of batches the run has consumed so far.
+        batches: in one epoch; of a resumed one, the trainer takes what is left.
+        position: called when an epoch begins, gives the number of crops the run has drawn so far.
     """
 
     def __init__(self, batches: int, batch_size: int, position: Callable[[], int], rank: int = 0, processes: int = 1):
@@ -193,9 +204,7 @@ class FromPosition(Sampler[list[int]]):
         return self.batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        done = self.position()
-        for batch in itertools.count(done):
-            if batch > done and batch % self.batches == 0:             # the next epoch asks for a new iterator
-                return
-            first = (batch * self.processes + self.rank) * self.batch_size
-            yield list(range(first, first + self.batch_size))
+        first = self.position() + self.rank * self.batch_size
+        for batch in range(self.batches):
+            start = first + batch * self.processes * self.batch_size
+            yield list(range(start, start + self.batch_size))

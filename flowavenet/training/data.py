@@ -66,6 +66,7 @@ class SpeechData(pl.LightningDataModule):
         self.in_memory = in_memory
         self.workers = workers
         self.seed = seed
+        self.drawn = {"crops": 0, "batches": 0}                        # by all processes, when this run or part of it began
 
     def setup(self, stage: str | None = None) -> None:
         if self.corpus == "???":
@@ -135,10 +136,33 @@ class SpeechData(pl.LightningDataModule):
             check_pair(clip.mel, clip.path, spectrogram)
 
     @property
+    def crops_per_batch(self) -> int:
+        """Of all processes together."""
+        return self.batch_size * self.trainer.world_size
+
+    @property
     def batches_per_epoch(self) -> int:
-        """Steps after which as many seconds have been seen as the corpus has; the last, partial one is counted."""
+        """Batches of a process after which as many seconds have been seen as the corpus has; whole steps, even if each
+        accumulates the gradients of several."""
         crop = self.segment_frames * self.mel.hop_length / self.mel.sample_rate
-        return max(1, math.ceil(self.train_seconds / (crop * self.batch_size * self.trainer.world_size)))
+        each = self.trainer.accumulate_grad_batches
+        return max(1, math.ceil(self.train_seconds / (crop * self.crops_per_batch * each))) * each
+
+    @property
+    def batches_done(self) -> int:
+        """Since the very start; Lightning saves and restores it."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+    @property
+    def position(self) -> int:
+        """Crops drawn since the very start, by however many processes, in batches of whatever size."""
+        return self.drawn["crops"] + (self.batches_done - self.drawn["batches"]) * self.crops_per_batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"crops": self.position, "batches": self.batches_done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.drawn = dict(state)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Cut the crops of an in-memory corpus, on the device that the batch has just arrived at."""
@@ -149,12 +173,8 @@ class SpeechData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         sampler = FromPosition(
-            self.batches_per_epoch,
-            self.batch_size,
-            # batches trained on since the very start; Lightning saves and restores it
-            position=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.total.ready,
-            rank=self.trainer.global_rank,
-            processes=self.trainer.world_size,
+            self.batches_per_epoch, self.batch_size, position=lambda: self.position,
+            rank=self.trainer.global_rank, processes=self.trainer.world_size,
         )
         return DataLoader(
             self.train, batch_sampler=sampler, num_workers=self.workers, persistent_workers=False,
@@ -162,4 +182,5 @@ class SpeechData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.valid, batch_size=self.batch_size)
+        share = self.valid.share(self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(self.valid, self.batch_size, sampler=share)

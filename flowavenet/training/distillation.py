@@ -119,20 +119,17 @@ class DistillationTraining(VocoderTraining):
         return {name: value.mean() for name, value in found.items()}
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        losses = self.losses(batch, self._generator(1 + self.global_step))
+        losses = self.losses(batch, self._generator(int(batch["index"][0])))
         for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "kl")
+            self.log(f"train/{name}", value.detach(), prog_bar=name == "kl", sync_dist=True)
         return sum(getattr(self.hparams, name) * value for name, value in losses.items())
 
-    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        losses = self.losses(batch, self._generator(-batch_index))
-        for name, value in losses.items():
-            self.log(f"valid/{name}", value, prog_bar=name == "kl", batch_size=len(batch["padded"]), sync_dist=True)
+    def scores(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.losses(batch, self._generator(int(batch["index"][0])))
 
-    def _generator(self, number: int) -> torch.Generator:
-        """Noise that a resumed run draws again as the uninterrupted one does, and other noise on every process."""
-        seed = (self.hparams.seed << 32) + (self.global_rank << 48) + 2**31 + number
-        return torch.Generator(self.device).manual_seed(seed)
+    def _generator(self, index: int) -> torch.Generator:
+        """The student's noise for a batch, by its first crop: other noise on every process, the same in a resumed run."""
+        return self.generator(index, purpose=1)
 
     def _expect(self, wave: Tensor, mel: Tensor, speaker: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """What the teacher expects of each sample, and on the way what each of its layers adds to the skips."""

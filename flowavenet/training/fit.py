@@ -17,6 +17,7 @@ from flowavenet.training.callbacks import MovingAverage, SaveAtEnd, SaveVocoder,
 from flowavenet.training.data import SpeechData
 from flowavenet.training.distillation import DistillationTraining
 from flowavenet.training.likelihood import LikelihoodTraining
+from flowavenet.training.processes import check_strategy, end_with_parent, explained
 from flowavenet.training.showcase import Showcase
 
 
@@ -39,7 +40,7 @@ class FitCLI(LightningCLI):
                 # One name, rewritten atomically: there is always one whole checkpoint.
                 "checkpoint.filename": "last", "checkpoint.enable_version_counter": False,
                 "checkpoint.every_n_train_steps": 1000, "checkpoint.save_on_train_epoch_end": False,
-                # Crops are shared out by position (crops.py); every process validates on all clips.
+                # Crops are shared out among processes by crops.py.
                 "trainer.use_distributed_sampler": False,
             }
         )
@@ -62,6 +63,7 @@ class FitCLI(LightningCLI):
         root = settings.get("default_root_dir") or "runs/default"
         kwargs["default_root_dir"] = root
         trainer = super().instantiate_trainer(**kwargs)
+        check_strategy(trainer)
         if settings.get("logger") is None:
             trainer.logger = TensorBoardLogger(root, name="", version="", default_hp_metric=False)
         trainer.checkpoint_callback.dirpath = trainer.checkpoint_callback.dirpath or f"{root}/checkpoints"
@@ -83,12 +85,14 @@ def distil(arguments: list[str]) -> pl.Trainer:
 
 def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")  # these are from the command line
+    end_with_parent()
     parser = {"exit_on_error": False}
     try:
-        cli = FitCLI(
-            training, SpeechData, args=["fit", *arguments], save_config_kwargs={"overwrite": True},
-            seed_everything_default=1111, parser_kwargs=parser | {"fit": parser | {"prog": f"flowavenet {verb}"}},
-        )
+        with explained():
+            cli = FitCLI(
+                training, SpeechData, args=["fit", *arguments], save_config_kwargs={"overwrite": True},
+                seed_everything_default=1111, parser_kwargs=parser | {"fit": parser | {"prog": f"flowavenet {verb}"}},
+            )
     except ArgumentError as error:
         raise ValueError(f"{error.message}; flowavenet {verb} --help lists all settings") from error
     return cli.trainer

@@ -18,8 +18,8 @@ class LikelihoodTraining(VocoderTraining):
     loss = - log p(wave + u | mel) / samples,  nats per sample,  u uniform over one 16-bit step
 
     Args:
-        init_crops: random crops of each process that ActNorm is initialised from, before the first step. A training
-            batch may be too few: its scales move slowly, and a quiet one would mark the whole run.
+        init_crops: random crops that ActNorm is initialised from, before the first step, shared out among the processes.
+            A training batch may be too few: its scales move slowly, and a quiet one would mark the whole run.
         constant_memory: compute activations again on the way back instead of keeping them: memory hardly grows with the
             model or the batch, a step takes about half as long again.
         compile: compile the model with ``torch.compile`` before the first step: minutes once, then faster on a GPU.
@@ -35,9 +35,9 @@ class LikelihoodTraining(VocoderTraining):
     def on_train_start(self) -> None:
         """Initialise ActNorm. Weights that are loaded have it initialised: then one crop, so that they notice that."""
         super().on_train_start()
-        data, count = self.trainer.datamodule, self.hparams.init_crops if self.trainer.global_step == 0 else 1
-        first = self.trainer.global_rank * count
-        batch = default_collate([data.train[first + crop] for crop in range(count)])
+        data, rank, processes = self.trainer.datamodule, self.trainer.global_rank, self.trainer.world_size
+        count = self.hparams.init_crops if self.trainer.global_step == 0 else 1
+        batch = default_collate([data.train[crop] for crop in range(rank, max(count, processes), processes)])
         batch = {key: value.to(self.device) for key, value in batch.items()}
         self.nats_per_sample(data.on_after_batch_transfer(batch, 0))
         if self.hparams.compile:                                       # now that no step branches on ActNorm any more
@@ -50,16 +50,15 @@ class LikelihoodTraining(VocoderTraining):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         loss = -self.nats_per_sample(batch).mean()
-        self.log("train/nats_per_sample", -loss.detach(), prog_bar=True)
+        self.log("train/nats_per_sample", -loss.detach(), prog_bar=True, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+    def scores(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         nats = self.nats_per_sample(batch).mean()
-        size = len(batch["padded"])
-        self.log("valid/nats_per_sample", nats, prog_bar=True, batch_size=size, sync_dist=True)
+        scores = {"nats_per_sample": nats}
         if "mel" in batch:
-            own = self.nats_per_sample(batch | {"predicted": torch.zeros_like(batch["predicted"])}).mean()
-            self.log("valid/nats_per_sample_own_mels", own, batch_size=size, sync_dist=True)
+            own = batch | {"predicted": torch.zeros_like(batch["predicted"])}
+            scores["nats_per_sample_own_mels"] = self.nats_per_sample(own).mean()
         if self.hparams.dequantisation:
-            bits = bits_per_sample(nats, self.hparams.dequantisation)
-            self.log("valid/bits_per_sample", bits, batch_size=size, sync_dist=True)
+            scores["bits_per_sample"] = bits_per_sample(nats, self.hparams.dequantisation)
+        return scores

@@ -1,0 +1,60 @@
+"""Several processes train as one: which strategies can do that, and how all of them end when one does."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+GOES_ON = "the same command with --ckpt_path last goes on from the last checkpoint"
+
+
+def check_strategy(trainer: pl.Trainer) -> None:
+    """Refuse strategies that divide the weights among devices, such as FSDP: ActNorm's start and the moving average need
+    whole ones. Weights are not what takes the memory here, activations are."""
+    if not isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
+        raise ValueError(
+            f"trainer.strategy is {type(trainer.strategy).__name__}, which does not keep whole weights on each device, as "
+            f"ActNorm and the moving average need them; use ddp, and --model.constant_memory true if memory is short"
+        )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say in one line what Lightning cannot do here, and that another process of this run has ended."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        raise ConnectionError(f"process {rank} of {processes} lost another one, which ended; {GOES_ON}") from error
+
+
+def end_with_parent(patience: float = 10.0) -> None:
+    """Have this process end some seconds after the one that started it, if it is one of several on this machine.
+
+    Of the other backends' collectives, NCCL's wait for a lost process until their timeout, half an hour by default.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        time.sleep(patience)                                           # it may find out by itself, and say more
+        print(f"error: process {os.environ['LOCAL_RANK']} lost the one that started it; {GOES_ON}", file=sys.stderr)
+        os._exit(2)
+
+    threading.Thread(target=watch, daemon=True).start()
