@@ -98,6 +98,12 @@ def test_noise_alone_never_looks_worse_or_better():
     assert reasons <= {"plateau", "noise"}
 
 
+def test_a_validation_at_step_0_is_no_matter():
+    valid, train = run(power, steps=np.arange(0.0, 8_000.0, 1000.0) + [1e-9, *[0] * 7])
+    valid = valid._replace(steps=valid.steps.round(), values=np.maximum(valid.values, 0.0))
+    assert math.isfinite(advise(valid, train, NOTHING).evidence["gain"])
+
+
 @pytest.mark.parametrize("noise", [0.0005, 0.005])
 def test_nineteen_of_twenty_intervals_hold_the_truth(noise):
     truth = power(50_000.0) - power(STEPS[-1])

@@ -124,7 +124,7 @@ def _median(values: Array) -> tuple[float, float]:
 def _outlook(valid: Curve, rate: Curve, worth: float) -> Advice:
     """What the next hour will bring, and whether that is worth it, as the learning rate goes."""
     last = valid.steps[-1]
-    recent = valid.since(min(RECENT * last, valid.steps[-LEAST]))
+    recent = valid.since(max(1.0, min(RECENT * last, valid.steps[-LEAST])))  # a power law has no step 0
     hours = recent.hours[-1] - recent.hours[0]
     clock = np.isfinite(hours) and hours > 0
     ahead = (last - recent.steps[0]) / hours if clock else last / 4    # steps

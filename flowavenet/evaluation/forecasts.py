@@ -46,24 +46,23 @@ def expected_gain(x: Array, y: Array, ahead: float) -> Estimate:
         y: (n,).
         ahead: in the unit of ``x``.
     """
-    t, later = x / x[-1], 1 + ahead / x[-1]
-    fits = []
-    for c in EXPONENTS:
-        basis = np.stack([np.ones_like(t), (1 - t**-c) / c], axis=1)
-        found = np.linalg.lstsq(basis, y, rcond=None)[0]
-        residuals = y - basis @ found
-        fits.append((residuals @ residuals, found[1], np.linalg.inv(basis.T @ basis)[1, 1], (1 - later**-c) / c, residuals))
-    squares, slopes, variances, growths = (np.array(column) for column in list(zip(*fits, strict=True))[:4])
+    c = EXPONENTS[:, None]
+    curves, later = (1 - (x / x[-1]) ** -c) / c, (1 - (1 + ahead / x[-1]) ** -EXPONENTS) / EXPONENTS
+    curves = curves - curves.mean(axis=1, keepdims=True)               # least squares of each against y, less their means
+    variances = 1 / (curves**2).sum(axis=1)
+    slopes = variances * (curves @ (y - y.mean()))
+    residuals = y - y.mean() - slopes[:, None] * curves
+    squares = (residuals**2).sum(axis=1)
     best = int(squares.argmin())
-    residuals = fits[best][4]
     scatter = max(squares[best] / max(len(x) - 3, 1), 1e-16)
-    together = float(np.clip(residuals[1:] @ residuals[:-1] / max(squares[best], 1e-16), 0, 0.9))
+    together = residuals[best, 1:] @ residuals[best, :-1] / max(squares[best], 1e-16)
+    together = float(np.clip(together, 0, 0.9))
     scatter *= (1 + together) / (1 - together)
     weights = np.exp(-(squares - squares[best]) / (2 * scatter))
     weights /= weights.sum()
-    gains = slopes * growths
+    gains = slopes * later
     value = float(weights @ gains)
-    variance = float(weights @ (scatter * variances * growths**2 + (gains - value) ** 2))
+    variance = float(weights @ (scatter * variances * later**2 + (gains - value) ** 2))
     return Estimate(value, math.hypot(math.sqrt(variance), RESOLUTION * value))
 
 
