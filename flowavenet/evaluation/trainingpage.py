@@ -121,11 +121,11 @@ def _clips(progress: Progress) -> Iterator[str]:
         levels = {name: spectrogram_levels(wave, samples) for name, wave in waves.items()}
         loudest = max(float(level.max()) for level in levels.values())
         yield f"<section><h3>{escape(clip)}</h3>" + "".join(
-            f'<div class="take"><button type="button"><kbd>{number}</kbd>{escape(name)}</button>'
+            f'<div class="take"><button type="button"><kbd>{key}</kbd>{escape(name)}</button>'
             f'<div class="line"><img src="{_data("image/png", image_png(levels[name], loudest - RANGE_DB, loudest))}" '
             f'alt="spectrogram"><i></i></div><p></p>'
             f'<audio src="{_data("audio/wav", wav)}" preload="none" controls></audio></div>'
-            for number, (name, wav) in enumerate(takes.items())
+            for key, (name, wav) in enumerate(takes.items())
         ) + "</section>"
 
 
