@@ -21,7 +21,7 @@ from flowavenet.models import MODELS, FlowVocoder, build
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
-SMALL = 4096
+SMALL = 1024
 """Tensors of at most so many numbers (norms, biases, gains) stay in float32: they weigh nothing and matter most."""
 LICENCES = "mit apache-2.0 bsd-3-clause gpl-3.0 cc0-1.0 cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc-by-nc-sa-4.0".split()
 """Those that a card's head may name: the Hugging Face Hub refuses words that it does not know."""
