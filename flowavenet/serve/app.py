@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 import flowavenet
@@ -61,7 +63,7 @@ async def vocode(request: Request, wanted: Annotated[Vocode, Query()]) -> Respon
     note, rate = clip.note, {"X-Sample-Rate": str(vocoder.sample_rate)}
     if wanted.stream:
         first = pcm(await unless_left(request, anext(chunks)))         # what cannot be made is refused before all else
-        request.scope["first audio"]("stream")
+        service.metrics.first_audio.labels("stream").observe(perf_counter() - request.state.begun)
         kind, beginning = ("audio/wav", head + first) if wanted.stream == "wav" else ("audio/pcm", first)
         return StreamingResponse(sent(beginning, chunks), media_type=kind, headers=rate | noted(note))
     wave = torch.cat(await unless_left(request, gathered(chunks)), dim=1)
@@ -70,7 +72,7 @@ async def vocode(request: Request, wanted: Annotated[Vocode, Query()]) -> Respon
         wave, said = wave / loudest, f"it would peak at {loudest:.2f}, beyond full scale, and was made quieter"
         note = "; ".join(filter(None, [note, said]))
     content = head + await asyncio.to_thread(pcm, wave)
-    request.scope["first audio"]("whole")
+    service.metrics.first_audio.labels("whole").observe(perf_counter() - request.state.begun)
     return Response(content, media_type="audio/wav", headers=rate | noted(note))
 
 
@@ -161,7 +163,7 @@ async def unless_left(request: Request, work: Awaitable[Result]) -> Result:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise Refused(499, "the client has left")
+            raise ClientDisconnect
         return working.result()
     finally:
         for task in tasks:
@@ -199,11 +201,17 @@ async def _refused(request: Request, error: Refused) -> JSONResponse:
     return told(error)
 
 
+async def _left(request: Request, error: ClientDisconnect) -> JSONResponse:
+    """For the count alone: there is nobody to read it."""
+    return told(Refused(499, "the client has left"))
+
+
 async def _broken(request: Request, error: Exception) -> JSONResponse:
     """What is our own mistake; the log has it."""
     return told(Refused(500, "the server made a mistake; its log says more"))
 
 
 ANSWERS = {
-    RequestValidationError: _invalid, HTTPException: _unheard, Refused: _refused, ValueError: _bad, Exception: _broken,
+    RequestValidationError: _invalid, HTTPException: _unheard, Refused: _refused, ValueError: _bad,
+    ClientDisconnect: _left, Exception: _broken,
 }

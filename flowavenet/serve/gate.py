@@ -28,9 +28,9 @@ class Gate:
 
     Args:
         app: what is behind.
-        limits: what it takes on.
+        limits, admission: what it takes on, and whom.
         key: that requests must bring as ``Authorization: Bearer KEY``; None: all may come in.
-        metrics: are told how requests end, and how soon audio begins.
+        metrics: are told how requests end.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, admission: Admission, key: str | None, metrics: Metrics):
@@ -41,7 +41,8 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or scope["path"] in OPEN:
             return await self.app(scope, receive, send)
-        start, status = perf_counter(), 0
+        scope.setdefault("state", {})["begun"] = perf_counter()        # request.state.begun, for those who count latency
+        status = 0
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -51,7 +52,6 @@ class Gate:
                 status = 101
             await send(message)
 
-        scope["first audio"] = lambda kind: self.metrics.first_audio.labels(kind).observe(perf_counter() - start)
         try:
             with ExitStack() as inside:
                 self._enter(inside, scope)
@@ -70,6 +70,8 @@ class Gate:
         self.admission.pace(client)                                    # before the key, so that none can be guessed fast
         given = dict(scope["headers"]).get(b"authorization", b"")
         if self.expected is not None and not secrets.compare_digest(given, self.expected):
-            raise Refused(401, "the key is missing or wrong; send it as Authorization: Bearer KEY")
+            refused = Refused(401, "the key is missing or wrong; send it as Authorization: Bearer KEY")
+            refused.headers["WWW-Authenticate"] = "Bearer"
+            raise refused
         inside.enter_context(self.admission.place(client))
         inside.enter_context(self.metrics.inside.track_inprogress())

@@ -62,7 +62,7 @@ class Session:
             code, said = INTERNAL, "the server made a mistake; its log says more"
             raise
         finally:
-            with suppress(RuntimeError, WebSocketDisconnect):          # it is closed already
+            with suppress(RuntimeError, WebSocketDisconnect), anyio.move_on_after(1):  # it is closed, or nobody listens
                 if said:
                     await self.websocket.send_json({"error": said})
                     await self.websocket.close(code)

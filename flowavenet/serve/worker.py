@@ -87,8 +87,8 @@ class Worker:
             batch.orders.append(order)
         return order.chunks()
 
-    def closed(self, key: tuple, batch: Batch) -> list[Order]:
-        """The orders of a batch that none can join any more."""
+    def taken(self, key: tuple, batch: Batch) -> list[Order]:
+        """The orders of a batch, which none can join any more."""
         with self._lock:
             if self._joinable.get(key) is batch:                       # else a full one, that another has followed
                 del self._joinable[key]
@@ -130,7 +130,7 @@ class Batch:
 
     def begin(self, key: tuple) -> None:
         """The first step."""
-        self.orders = self.worker.closed(key, self)
+        self.orders = self.worker.taken(key, self)
         if self.orders:
             self.worker.metrics.together.observe(len(self.orders))
             self.chunks = self._chunks()
