@@ -11,14 +11,15 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "checkpoints" / "README.md", *sorted((ROOT / "recipes").glob("*/README.md"))]
 BLOCKS = [(page, *match) for page in PAGES for match in re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S)]
 TRAINING = ("fit", "distil")
+LAUNCHERS = ("torchrun", "srun")
 
 
 def commands(verb):
     for page, language, text in BLOCKS:
         for line in text.replace("\\\n", " ").splitlines() if language == "sh" else ():
             words = shlex.split(line, comments=True)
-            if words[:1] == [verb]:
-                yield page.relative_to(ROOT), words
+            if verb in words and words[0] in (verb, *LAUNCHERS):
+                yield page.relative_to(ROOT), words[words.index(verb) :]
 
 
 @pytest.mark.parametrize("text", [text for _, language, text in BLOCKS if language == "python"])
