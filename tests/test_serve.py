@@ -230,6 +230,8 @@ WRONG_MESSAGES = {
     "unknown": (['{"tempo": 1}'], "tempo: "), "path": (['{"mel_convention": "/etc/passwd"}'], "is not known"),
     "bytes": (["{}", b"abc"], "3 bytes are no frames of 80 bands"), "text": (["{}", "stop"], "the text 'stop' within"),
     "pickle": (["{}", npy(np.array([{"a": 1}], dtype=object))], "allow_pickle"),
+    "cut": (["{}", SHORT[:-100]], "are no whole .npy of numbers"),
+    "huge": (["{}", SHORT.replace(b"(80, 90), }" + b" " * 9, b"(80, 90000000000), }")], "are no whole .npy of numbers"),
     "nothing": (["{}", "end"], "the front-end gave no mel"),
     "bands": (['{"bands": 33}', bytes(33 * 4)], "no dimension of"),
     "nan": (["{}", np.full(80, np.nan, "<f4").tobytes()], "not finite"),
@@ -253,6 +255,18 @@ def test_endless_utterance_is_cut(vocoders):
         with client.websocket_connect("/v1/stream") as session:
             audio, end = speak(session, [raw(40)] * 2, checkpoint="stream", mel_convention="hifigan")
             assert audio.size == 43 * 256 and "more than 43 frames, 0.5 s, and was stopped" in end["error"]
+
+
+def test_socket_that_sends_far_ahead_is_closed(vocoders):
+    service = TestClient(application(vocoders, Limits(bytes=20_000)))
+    with service as client, client.websocket_connect("/v1/stream") as session:
+        with busy(client):
+            session.send_json({"checkpoint": "stream", "mel_convention": "hifigan", "chunk_frames": 16})
+            for _ in range(3):
+                session.send_bytes(raw(60))                            # the first is being spoken, the others wait
+        while "text" not in (message := session.receive()):
+            pass
+        assert "more than 20000 bytes wait to be spoken" in message["text"]
 
 
 def test_silent_socket_is_closed(vocoders):
@@ -453,10 +467,23 @@ def seconds_made(port):
     return float(re.search(r"^flowavenet_audio_seconds_total (\S+)", text, re.M)[1])
 
 
-def test_clients_that_leave_are_heard_no_further(server):
+@contextmanager
+def long_utterance(port):
+    """The same by a WebSocket."""
+    client = pytest.importorskip("websockets.sync.client")
+    url, key = f"ws://127.0.0.1:{port}/v1/stream", {"Authorization": "Bearer secret"}
+    with client.connect(url, additional_headers=key) as session:
+        session.send('{"mel_convention": "tacotron2", "chunk_frames": 64}')
+        session.send(np.tile(MEL, 10).T.astype("<f4").tobytes())
+        session.send("end")
+        yield session.recv()
+
+
+@pytest.mark.parametrize("begun", [long_stream, long_utterance])
+def test_clients_that_leave_are_heard_no_further(server, begun):
     _, port = server
     before = seconds_made(port)
-    with long_stream(port):
+    with begun(port):
         pass
     wait_until(lambda: under_way(port) == 0)
     time.sleep(2)                                                      # in which the rest could be made

@@ -7,9 +7,11 @@ last JSON with what is to be known. Then another utterance may begin. Whoever cl
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
+from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
@@ -38,16 +40,21 @@ class Utterance(Synthesis):
 
 
 class Session:
-    """One connection; its messages are waited for in a thread of its own, which is that of its front-end, too."""
+    """One connection. A thread speaks, which waits for messages and for the thread of work; the event loop listens
+    meanwhile, so that it is noticed when the client leaves.
+    """
 
     def __init__(self, websocket: WebSocket, service: Service):
         self.websocket, self.service = websocket, service
         self.adapter: tuple[tuple, MelAdapter] | None = None
-        self.heard = 0.0                                               # when the last piece came
+        self.messages: SimpleQueue[str | bytes | Exception] = SimpleQueue()
+        self.came = self.read = 0                                      # bytes; each is counted in one thread alone
+        self.left = False
+        self.heard = 0.0                                               # when the last piece was read
 
     async def serve(self) -> None:
         await self.websocket.accept()
-        code, said = POLICY, ""
+        code, said, listening = POLICY, "", asyncio.create_task(self._listen())
         try:
             await anyio.to_thread.run_sync(self._run, limiter=self.service.sessions)
         except WebSocketDisconnect:
@@ -62,6 +69,7 @@ class Session:
             code, said = INTERNAL, "the server made a mistake; its log says more"
             raise
         finally:
+            listening.cancel()
             with suppress(RuntimeError, WebSocketDisconnect), anyio.move_on_after(1):  # it is closed, or nobody listens
                 if said:
                     await self.websocket.send_json({"error": said})
@@ -96,27 +104,48 @@ class Session:
                 raise ValueError(f"the text {message[:40]!r} within an utterance; send pieces of its mel, and then {END!r}")
             self.heard = perf_counter()
             if message.startswith(b"\x93NUMPY"):
-                yield np.load(BytesIO(message), allow_pickle=False)
+                yield _array(message)
             elif len(message) % (4 * bands):
                 raise ValueError(f"{len(message)} bytes are no frames of {bands} bands in float32, {4 * bands} bytes each")
             else:
                 mel = np.frombuffer(message, "<f4").reshape(-1, bands)
                 yield from (mel[:1], mel[1:])                          # one frame alone shows which dimension is time
 
-    def _receive(self) -> str | bytes:
-        async def receive() -> dict[str, Any]:
-            with anyio.fail_after(self.service.limits.idle):
-                return await self.websocket.receive()
+    async def _listen(self) -> None:
+        most = self.service.limits.bytes
+        while not self.left:
+            message = await self.websocket.receive()
+            self.left = message["type"] == "websocket.disconnect"
+            text = message.get("text")
+            content = message.get("bytes", b"") if text is None else text
+            self.came += len(content)
+            if self.came - self.read > most:
+                return self.messages.put(ValueError(f"more than {most} bytes wait to be spoken; wait for audio, then go on"))
+            self.messages.put(WebSocketDisconnect(message["code"]) if self.left else content)
 
-        message = from_thread.run(receive)
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"])
-        text = message.get("text")
-        return message["bytes"] if text is None else text
+    def _receive(self) -> str | bytes:
+        try:
+            message = self.messages.get(timeout=self.service.limits.idle)
+        except Empty:
+            raise TimeoutError from None
+        if isinstance(message, Exception):
+            raise message
+        self.read += len(message)
+        return message
 
     def _send(self, message: bytes | dict[str, Any]) -> None:
+        if self.left:
+            raise WebSocketDisconnect
+
         async def send() -> None:
             with anyio.fail_after(self.service.limits.idle):
                 await (self.websocket.send_bytes if isinstance(message, bytes) else self.websocket.send_json)(message)
 
         from_thread.run(send)
+
+
+def _array(message: bytes) -> np.ndarray:
+    try:
+        return np.load(BytesIO(message), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:               # the last: of a head that promises too much
+        raise ValueError(f"{len(message)} bytes are no whole .npy of numbers ({one_line(error)[:120]})") from error

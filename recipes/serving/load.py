@@ -28,6 +28,8 @@ import numpy as np
 
 MEL = Path(__file__).parents[2] / "tests" / "data" / "tacotron2.npy"
 HOP_SECONDS = 256 / 22050
+SURVEY = 15
+"""Seconds in which the capacity is found."""
 
 
 class Answer(NamedTuple):
@@ -110,11 +112,13 @@ def main() -> None:
     def send(due: float) -> Answer:
         return ask(address, *request(options, next(numbers)), due)
 
-    most = capacity(send, options.clients, 15)
+    most = capacity(send, options.clients, SURVEY)
     answers = steady(send, options.share * most, 60 * options.minutes, random.Random(options.seed))
     good = [answer for answer in answers if answer.status == "200"]
     audio = sum(answer.audio for answer in good)
-    print(f"capacity {most:.1f} requests/s; {len(answers)} requests in {options.minutes:g} min, {audio:.0f} s of audio")
+    after = capacity(send, options.clients, SURVEY)                    # else the machine had something else to do
+    print(f"capacity {most:.1f} requests/s before, {after:.1f} after")
+    print(f"{len(answers)} requests in {options.minutes:g} min, {audio:.0f} s of audio")
     print(f"answers: {', '.join(f'{number} x {status}' for status, number in Counter(a.status for a in answers).items())}")
     for name in ("first", "last"):
         values = 1000 * np.array([getattr(answer, name) for answer in good])
