@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ MODELS = {
     "flowavenet": TINY,
     "lapflow": {"bands": 64, "levels": 1, "steps": 1, "layers": 1, "width": 8, "cond_width": 4, "filter_spread": 1},
 }
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["flowavenet.training.fit", "flowavenet.cli", "torch.utils.tensorboard", "pytest"])
 STEPS, HALF, CROPS = 6, 3, 4                                           # in all; when some are stopped; of each step
 
 
@@ -32,7 +35,7 @@ def words(name, corpus, run, processes, *more, crops=CROPS):
     return [
         *("--model.name", name, "--model.config", str(MODELS[name]).replace("'", '"'), "--model.init_crops", "7"),
         *("--data.corpus", str(corpus), "--data.segment_frames", "8", "--data.batch_size", str(crops // processes)),
-        *("--data.workers", "0", "--data.in_memory", "true", "--data.valid_fraction", "0.3", "--showcase.clips", "0"),
+        *("--data.workers", "0", "--data.in_memory", "true", "--data.valid_fraction", "0", "--showcase.clips", "0"),
         *("--trainer.default_root_dir", str(run), "--trainer.devices", str(processes), "--trainer.accelerator", "cpu"),
         *("--trainer.strategy", "ddp" if processes > 1 else "auto", "--trainer.precision", "64-true", "--ema.decay", "0.5"),
         *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "3"),
@@ -49,7 +52,9 @@ def member(rank, processes, port, run, arguments):
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
             "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
         }
-    from flowavenet.training import fit
+    from flowavenet.training import callbacks, fit
+
+    callbacks.matrix_product_flops = lambda *_: 1e9                    # takes a while to measure
 
     def remember(arguments, whole=fit.fit):
         trainer = whole(arguments)
@@ -68,9 +73,7 @@ def start(run, processes, arguments):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     run.mkdir(exist_ok=True)
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["flowavenet.training.fit", "torch.utils.tensorboard", "pytest"])
-    members = [context.Process(target=member, args=(rank, processes, port, run, arguments)) for rank in range(processes)]
+    members = [CONTEXT.Process(target=member, args=(rank, processes, port, run, arguments)) for rank in range(processes)]
     for process in members:
         process.start()
     return members
@@ -191,3 +194,39 @@ def test_strategies_that_do_not_work_are_one_line(flowavenet, corpus, tmp_path, 
     code, _, error = flowavenet("fit", *words("lapflow", corpus, tmp_path, 1, "--trainer.strategy", strategy))
     lines = [line for line in error.splitlines() if line.startswith("error:")]
     assert code == 2 and len(lines) == 1 and strategy in lines[0] and "Traceback" not in error
+
+
+def test_strategies_that_divide_the_weights_are_refused():
+    from pytorch_lightning.strategies import FSDPStrategy
+
+    from flowavenet.training.processes import check_strategy
+
+    with pytest.raises(ValueError, match="FSDPStrategy.* use ddp"):
+        check_strategy(SimpleNamespace(strategy=FSDPStrategy()))
+
+
+def orphan(run):
+    """Start a process that waits, and end."""
+    from flowavenet.training.processes import end_with_parent
+
+    watching, begun = os.pipe()
+    if os.fork() == 0:
+        os.environ["LOCAL_RANK"] = "1"
+        with (run / "orphan.txt").open("w") as said:
+            os.dup2(said.fileno(), 2)
+        end_with_parent(patience=0.0)
+        os.write(begun, b".")
+        time.sleep(60)
+    os.read(watching, 1)
+    os._exit(0)
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    """Also one that waits for something else: it is not left on its device."""
+    parent = CONTEXT.Process(target=orphan, args=(tmp_path,))
+    parent.start()
+    deadline = time.time() + 30
+    while not (tmp_path / "orphan.txt").is_file() or not (tmp_path / "orphan.txt").read_text():
+        assert time.time() < deadline
+        time.sleep(0.05)
+    assert (tmp_path / "orphan.txt").read_text().startswith("error: process 1 lost the one that started it")

@@ -28,6 +28,10 @@ class FitCLI(LightningCLI):
     averaged weights) and TensorBoard's event files.
     """
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"fit": LightningCLI.subcommands()["fit"]}              # not validate, test and predict, which take a second
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(SaveVocoder, "vocoder")
