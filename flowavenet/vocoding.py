@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from itertools import chain, groupby
 from pathlib import Path
 from time import perf_counter
@@ -109,6 +108,9 @@ class Vocoding:
     would change what the last frames see, and each is given the noise that it would have alone. Long mels are streamed
     into their files, tile by tile. What would exceed full scale is made quieter, a long one as its first tile wants.
 
+    To the last bit, that is so for the same batches and as many threads, as sums are rounded by the order of their terms.
+    Batches follow from all the files that are given, whether or not some are bad, or there already.
+
     Args:
         vocoder: does the work.
         out: a folder.
@@ -117,17 +119,22 @@ class Vocoding:
         seed: of the noise.
         progress: is told after each step how many frames of audio are made, and of how many.
         convention, level_db: what mel files hold, see :func:`~flowavenet.audio.take_in`.
+        skip: leave a file alone whose result is there, and not older than itself: since results appear whole or not at all,
+            this goes on with a run that was killed.
+        company: what mels are that lie together, by folder and suffix, where that is known already.
         how: ``temperature``, ``match``, ``denoise`` and ``speaker`` as for :meth:`Vocoder.forward`.
     """
 
     def __init__(
         self, vocoder: Vocoder, out: Path, batch: int = 1, picture: bool = False, seed: int = 0,
         progress: Callable[[int, int], None] = lambda done, total: None,
-        convention: str | None = None, level_db: float = 0.0, **how: Any,
+        convention: str | None = None, level_db: float = 0.0, skip: bool = False,
+        company: dict[tuple[Path, str], Finding | None] | None = None, **how: Any,
     ):
         self.vocoder, self.out, self.batch, self.picture = vocoder, out, batch, picture
         self.seed, self.progress = seed, progress
         self.convention, self.level_db = convention, level_db
+        self.skip, self.company = skip, {} if company is None else dict(company)
         self.how = how | {"speaker": vocoder.voice(how.get("speaker"))}  # one that is wrong is so for every file
         self.tile = vocoder.tile(how.get("match"), how.get("denoise", 0) > 0)
         self.failed = Failures()
@@ -137,48 +144,82 @@ class Vocoding:
         """Frames of audio."""
         self.spent = 0.0
         """Seconds of synthesis."""
+        self.skipped = 0
+        """Files whose results were there."""
 
     def run(self, files: Iterable[Path]) -> None:
         """Vocode the files, from short to long."""
-        sources = sorted(self._opened(files), key=lambda source: source.frames)
-        self.total = sum(source.frames for source in sources)
-        short = [source for source in sources if source.frames <= 1.5 * self.tile]
-        read = in_background(short, lambda source: list(source.read()), AHEAD * self.batch)
-        for made, written in in_background(self._made(self._packed(read)), self._write, AHEAD):
+        groups = self.groups(files)
+        self.total = sum(source.frames for group in groups for source in group)
+        short = [group for group in groups if not self._is_long(group[0])]
+        for made, written in in_background(self._made(self._packs(short)), self._write, AHEAD):
             with self.failed.noted(made.source.path):
                 written.result()
-        for source in sources[len(short) :]:
+        for (source,) in groups[len(short) :]:
             with self.failed.noted(source.path):
                 self._write(self._begun(source))
 
+    def groups(self, files: Iterable[Path]) -> list[list[Source]]:
+        """What is to be done, from short to long, in groups that are synthesised together."""
+        groups: list[list[Source]] = []
+        for source in sorted(self._opened(files), key=lambda source: source.frames):
+            last = groups[-1] if groups else []
+            if last and source.frames == last[0].frames and len(last) < self.batch and not self._is_long(source):
+                last.append(source)
+            else:
+                groups.append([source])
+        there = {source.path for group in groups for source in group if self._is_there(source.path)}
+        self.skipped += len(there)
+        return [group for group in groups if not all(source.path in there for source in group)]
+
+    def _is_long(self, source: Source) -> bool:
+        """Too long for a batch."""
+        return source.frames > 1.5 * self.tile
+
+    def _is_there(self, file: Path) -> bool:
+        """Whether the results of a file can be left as they are."""
+        results = [self.out / f"{file.stem}{suffix}" for suffix in (".wav", ".png")[: 1 + self.picture]]
+        return self.skip and all(one.exists() and one.stat().st_mtime >= file.stat().st_mtime for one in results)
+
     def _opened(self, files: Iterable[Path]) -> Iterator[Source]:
-        for (_, suffix), group in groupby(files, lambda file: (file.parent, file.suffix.lower())):
+        for (folder, suffix), group in groupby(files, lambda file: (file.parent, file.suffix.lower())):
             if suffix not in MEL_SUFFIXES:
                 for file in group:
                     with self.failed.noted(file):
                         yield Recording(file, self.vocoder.spectrogram)
                 continue
             beside = list(group)
-            company = None if self.convention else examine_together(beside, self.vocoder.settings)
+            if (folder, suffix) not in self.company:
+                finding = None if self.convention else examine_together(beside, self.vocoder.settings)
+                self.company[folder, suffix] = finding
             for file in beside:
                 with self.failed.noted(file):
+                    company = self.company[folder, suffix]
                     mel = Mel(file, self.vocoder.settings, self.convention, self.level_db, company)
                     if mel.intake.note:
                         self.notes[file] = mel.intake.note
                     yield mel
 
-    def _packed(self, read: Iterable[tuple[Source, Future[list[Tensor]]]]) -> Iterator[Pack]:
-        """Neighbours of one length, together."""
-        pack: Pack = []
-        for source, pieces in read:
+    def _read(self, group: list[Source]) -> list[tuple[Source, list[Tensor]]]:
+        """Those of a group that can be read."""
+        read = []
+        for source in group:
             with self.failed.noted(source.path):
-                mel = torch.cat(list(source.mel(pieces.result())), dim=-1)
-                if pack and (len(pack) == self.batch or mel.shape != pack[0][1].shape):
-                    yield pack
-                    pack = []
-                pack.append((source, mel))
-        if pack:
-            yield pack
+                read.append((source, list(source.read())))
+        return read
+
+    def _packs(self, groups: Iterable[list[Source]]) -> Iterator[Pack]:
+        for _, read in in_background(groups, self._read, AHEAD):
+            pack: Pack = []
+            for source, pieces in read.result():
+                with self.failed.noted(source.path):
+                    mel = torch.cat(list(source.mel(pieces)), dim=-1)
+                    if pack and mel.shape != pack[0][1].shape:         # a header was wrong
+                        yield pack
+                        pack = []
+                    pack.append((source, mel))
+            if pack:
+                yield pack
 
     def _made(self, packs: Iterable[Pack]) -> Iterator[Made]:
         for pack in packs:
@@ -216,6 +257,8 @@ class Vocoding:
 
     def _write(self, made: Made) -> None:
         path, stem = made.source.path, made.source.path.stem
+        if self._is_there(path):                                       # was synthesised for the sake of its company
+            return
         loudest, pieces = made.wave.abs().max().item(), chain([made.wave], made.rest)
         if loudest > 1:                                                # clipping would spoil it
             quieter = 20 * math.log10(loudest)

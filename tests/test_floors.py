@@ -15,7 +15,7 @@ FLOOR = {
     "models": 1,
     "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
     "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "address": 2, "vocoding": 3, "tts": 3,
-    "clips": 4, "demo": 5, "serve": 5, "cli": 6,
+    "clips": 4, "rayvocoding": 4, "demo": 5, "serve": 5, "cli": 6,
     "__init__": 4,
 }
 BASIC = {"torch", "numpy"}
@@ -23,13 +23,14 @@ THIRD_PARTIES = {
     "transforms": {"torch"}, "nets": {"torch"}, "losses": {"torch"}, "models": {"torch"},
     "audio": BASIC | {"soundfile", "soxr", "safetensors", "yaml", "h5py"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
-    "benchmark": BASIC | {"yaml"}, "evaluation": BASIC | {"soundfile", "tensorboard", "soxr", "pesq", "pystoi", "parselmouth"},
+    "benchmark": BASIC | {"yaml"},
+    "evaluation": BASIC | {"soundfile", "tensorboard", "soxr", "pesq", "pystoi", "parselmouth"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse", "soundfile", "webdataset"},
     "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),
     "serve": BASIC | {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"},
     "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},
-    "tts": BASIC,
+    "rayvocoding": {"torch", "ray"}, "tts": BASIC,
     "__init__": set(),
 }
 FLOOR_0_ALONE = {"transforms", "nets", "losses", "audio"}

@@ -140,6 +140,45 @@ def test_nothing_is_half_written_after_an_interruption(vocoder, folder, tmp_path
     assert left(tmp_path / "out") == [f"{name}.wav" for name in "abcef"]
 
 
+# Going on
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_what_is_there_is_left_and_the_rest_comes_out_to_the_last_bit(vocoder, folder, tmp_path, monkeypatch, batch):
+    files, whole, part = sorted(folder.iterdir()), tmp_path / "whole", tmp_path / "part"
+    run(vocoder, files, whole, batch=batch)
+    shutil.copytree(whole, part)
+    for name in "bd":
+        (part / f"{name}.wav").unlink()
+    os.utime(part / "f.wav", (0, 0))                                   # its source is newer
+    (part / "a.wav").write_bytes(b"mine")
+    written, save = [], save_audio
+    monkeypatch.setattr("flowavenet.vocoding.save_audio", lambda path, *rest: written.append(path.name) or save(path, *rest))
+    work = run(vocoder, files, part, batch=batch, skip=True)
+    assert sorted(written) == ["b.wav", "d.wav", "f.wav"] and work.skipped == 3
+    assert (part / "a.wav").read_bytes() == b"mine"
+    for name in "bcdef":
+        assert (part / f"{name}.wav").read_bytes() == (whole / f"{name}.wav").read_bytes()
+
+
+def test_batches_do_not_depend_on_what_is_bad(vocoder, folder, tmp_path):
+    files = sorted(folder.iterdir())
+    run(vocoder, files, tmp_path / "good", batch=2)
+    np.save(folder / "a.npy", np.full((80, 7), np.nan, np.float32))
+    run(vocoder, files, tmp_path / "bad", batch=2)
+    assert left(tmp_path / "bad") == [f"{name}.wav" for name in "bcdef"]
+    for name in "cdef":                                                # b is alone now
+        assert (tmp_path / "bad" / f"{name}.wav").read_bytes() == (tmp_path / "good" / f"{name}.wav").read_bytes()
+
+
+def test_a_picture_that_is_missing_is_made(vocoder, folder, tmp_path):
+    files = [folder / "a.npy"]
+    run(vocoder, files, tmp_path / "out")
+    assert run(vocoder, files, tmp_path / "out", skip=True).made == 0
+    assert run(vocoder, files, tmp_path / "out", skip=True, picture=True).made == 7
+    assert left(tmp_path / "out") == ["a.png", "a.wav"]
+
+
 # Length
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from flowavenet.batch import end, find_files, progress_bar, say, unique_stems
 from flowavenet.cli.options import Checkpoint, Device, MelConvention, Precision, Speaker
 
+ENGINES = ["plain", "ray"]
 TEMPERATURES = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
@@ -37,30 +39,49 @@ def vocode(
     convention: MelConvention = None,
     level: Annotated[float, typer.Option(help="dB to add to mels, as `flowavenet mel` finds it missing.")] = 0.0,
     device: Device = "cpu",
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave results that are there, and newer than their files: go on.")
+    ] = False,
+    engine: Annotated[str, typer.Option(help="plain: this process; ray: several, on this machine's processors.")] = "plain",
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes of engine ray. [default: one per processor]")
+    ] = None,
 ) -> None:
     """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
     from flowavenet.audio import MEL_SUFFIXES
     from flowavenet.vocoder import Vocoder
     from flowavenet.vocoding import Vocoding
 
+    if engine not in ENGINES:
+        raise ValueError(f"--engine is {engine}; use one of {', '.join(ENGINES)}")
+    if actors and engine != "ray":
+        raise ValueError(f"--actors {actors} is for --engine ray, not {engine}; add that, or leave the actors out")
     files = unique_stems(find_files(inputs, MEL_SUFFIXES))
     vocoder = Vocoder.from_pretrained(checkpoint or None, device, precision)
     voice = vocoder.voice(speaker)
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar() as bar:
         task = bar.add_task("vocoding", total=None)
-        work = Vocoding(
+        if engine == "ray":
+            from flowavenet.rayvocoding import RayVocoding
+
+            kind = partial(RayVocoding, checkpoint=checkpoint or None, precision=precision, actors=actors)
+        else:
+            kind = Vocoding
+        work = kind(
             vocoder, out, batch or (4 if vocoder.device.type == "cpu" else 16), picture, seed,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            convention, level, temperature=temperature, match=match, denoise=denoise, speaker=voice,
+            lambda done, total: bar.update(task, completed=done, total=total), convention, level, skip_existing,
+            temperature=temperature, match=match, denoise=denoise, speaker=voice,
         )
         work.run(files)
     say({file: note for file, note in work.notes.items() if file not in work.failed})
     failed = [work.failed[file] for file in files if file in work.failed]
+    if work.skipped:
+        print(f"{work.skipped} files were there already, in {out}")
     if work.made:
         seconds = work.made * vocoder.settings.hop_length / vocoder.sample_rate
         speed = f"{seconds:.1f} s of audio in {work.spent:.1f} s: RTF {work.spent / seconds:.3f} ({device})"
-        print(f"{len(files) - len(failed)} files, {speed} -> {out}")
+        print(f"{len(files) - len(failed) - work.skipped} files, {speed} -> {out}")
     end(failed, len(files))
 
 
