@@ -25,8 +25,8 @@ class VocoderTraining(pl.LightningModule):
     """A model, crops of recordings with their mels, an optimizer; subclasses say what is to become small.
 
     The mel is computed here, on the device, from the same crop, unless the batch has a predicted one. A model with speakers
-    is told each crop's. What is random belongs to a crop, and validation to all crops together, so that nothing depends on
-    how many processes share the work.
+    is told each crop's. The noise of a crop is its own, and scores are means over all crops, so that neither depends on how
+    many processes share the work.
 
     Args:
         name: which model, an entry of ``flowavenet.models.MODELS``.

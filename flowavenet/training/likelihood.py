@@ -36,8 +36,9 @@ class LikelihoodTraining(VocoderTraining):
         """Initialise ActNorm. Weights that are loaded have it initialised: then one crop, so that they notice that."""
         super().on_train_start()
         data, rank, processes = self.trainer.datamodule, self.trainer.global_rank, self.trainer.world_size
-        count = self.hparams.init_crops if self.trainer.global_step == 0 else 1
-        batch = default_collate([data.train[crop] for crop in range(rank, max(count, processes), processes)])
+        count = max(processes, self.hparams.init_crops if self.trainer.global_step == 0 else 1)
+        share = range(count * rank // processes, count * (rank + 1) // processes)
+        batch = default_collate([data.train[crop] for crop in share])
         batch = {key: value.to(self.device) for key, value in batch.items()}
         self.nats_per_sample(data.on_after_batch_transfer(batch, 0))
         if self.hparams.compile:                                       # now that no step branches on ActNorm any more

@@ -37,6 +37,8 @@ def explained() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
+        if not torch.distributed.is_initialized():
+            raise ConnectionError(f"the processes of this run did not find each other: {error}") from error
         rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
         raise ConnectionError(f"process {rank} of {processes} lost another one, which ended; {GOES_ON}") from error
 
@@ -44,7 +46,7 @@ def explained() -> Iterator[None]:
 def end_with_parent(patience: float = 10.0) -> None:
     """Have this process end some seconds after the one that started it, if it is one of several on this machine.
 
-    Of the other backends' collectives, NCCL's wait for a lost process until their timeout, half an hour by default.
+    On CPUs (gloo), what waits for a lost process fails at once; on GPUs (NCCL), after a timeout, half an hour by default.
     """
     if "LOCAL_RANK" not in os.environ:
         return
