@@ -87,8 +87,8 @@ class RayVocoding(Vocoding):
         task: list[Source] = []
         enough = TASK * self.vocoder.sample_rate / self.vocoder.settings.hop_length
         for group in reversed(groups):
-            # An actor forms groups anew, in order of length: they come out as they were if those of a length stay together.
-            if task and sum(source.frames for source in task) >= enough and group[0].frames != task[-1].frames:
+            # An actor forms groups anew: as all but the last of a length are full, they come out as they are here.
+            if sum(source.frames for source in task) >= enough:
                 yield task
                 task = []
             task = [*group, *task]
