@@ -350,6 +350,15 @@ def test_cosine_falls_to_the_end_of_the_run(corpus, tmp_path):
     assert rates(tmp_path) == pytest.approx([1e-3 * min(1, (step + 1) / 2) * cosine[step] for step in range(9)])
 
 
+def test_a_resumed_run_takes_the_learning_rate_that_it_is_given(corpus, tmp_path):
+    from flowavenet.training.fit import fit
+
+    steps = ["--model.warmup_steps", "0", "--model.decay_steps", "100000"]
+    for rate, end, more in [("1e-3", "2", []), ("1e-4", "4", ["--ckpt_path", "last"])]:
+        fit(arguments(corpus, tmp_path, *steps, "--model.learning_rate", rate, "--trainer.max_steps", end, *more))
+    assert rates(tmp_path) == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+
+
 def test_cosine_falls_by_the_clock_too(corpus, tmp_path):
     from flowavenet.training.fit import fit
 

@@ -110,6 +110,15 @@ class VocoderTraining(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.began_with = checkpoint.get("speakers")
+        # The rate that was asked for counts, not that which optimizer and schedule remember.
+        rate = self.hparams.learning_rate
+        for schedule in checkpoint.get("lr_schedulers", ()):
+            change = rate / schedule["base_lrs"][0]
+            schedule["base_lrs"] = [rate] * len(schedule["base_lrs"])
+            schedule["_last_lr"] = [change * last for last in schedule["_last_lr"]]
+            for optimizer in checkpoint["optimizer_states"]:
+                for group in optimizer["param_groups"]:
+                    group["initial_lr"], group["lr"] = rate, change * group["lr"]
 
     def on_train_start(self) -> None:
         data = self.trainer.datamodule
