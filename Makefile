@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: vocode test lint bench demo page clean
+.PHONY: vocode test lint bench demo page docs pictures clean
 
 vocode: .venv/core
 	$(BIN)/flowavenet vocode tests/data/tacotron2.npy tests/data/lj.flac -o out --picture
@@ -29,6 +29,14 @@ demo: .venv/core
 
 page: .venv/page
 	$(BIN)/flowavenet demo
+
+# The documentation as a site, out/docs/index.html; a warning is an error.
+docs: .venv/dev
+	$(BIN)/mkdocs build --strict
+
+# The pictures in docs/, drawn from the shipped lapflow.
+pictures: .venv/core
+	$(BIN)/python docs/pictures.py
 
 .venv/core: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv

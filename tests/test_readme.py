@@ -1,4 +1,4 @@
-"""The README's Python runs, and its commands are commands."""
+"""The Python of READMEs and documentation runs, and their commands are commands."""
 
 import re
 import shlex
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "checkpoints" / "README.md", *sorted((ROOT / "recipes").glob("*/README.md"))]
+READMES = [ROOT / "README.md", ROOT / "checkpoints" / "README.md", *sorted((ROOT / "recipes").glob("*/README.md"))]
+PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [(page, *match) for page in PAGES for match in re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S)]
 TRAINING = ("fit", "distil")
 LAUNCHERS = ("torchrun", "srun")
@@ -25,7 +26,7 @@ def commands(verb):
 @pytest.mark.parametrize("text", [text for _, language, text in BLOCKS if language == "python"])
 def test_python_block_runs(text, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    exec(text.replace('"out.wav"', repr(str(tmp_path / "out.wav"))), {})
+    exec(text.replace('"out', f'"{tmp_path}/out'), {})
 
 
 @pytest.mark.parametrize("page, words", list(commands("flowavenet")), ids=str)
