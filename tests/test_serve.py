@@ -397,16 +397,18 @@ def asked(port, path, body=b"", method="POST", key="secret"):
 def spoken(port, *parts):
     """What comes back to raw bytes, of which the server is told that nothing follows."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        for part in parts:
-            connection.sendall(part)
-        connection.shutdown(socket.SHUT_WR)
-        with BytesIO() as heard:
-            try:
-                while part := connection.recv(65536):
-                    heard.write(part)
-            except ConnectionError:
-                pass
-            return None, heard.getvalue()
+        heard = BytesIO()
+        try:
+            for part in parts:
+                connection.sendall(part)
+            connection.shutdown(socket.SHUT_WR)
+            while part := connection.recv(65536):
+                heard.write(part)
+        except TimeoutError:
+            raise
+        except OSError:                                                # the server hung up before it was told everything
+            pass
+        return None, heard.getvalue()
 
 
 HEAD = b"POST /v1/vocode HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\n"
