@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: vocode test lint bench demo page docs pictures clean
+.PHONY: vocode test lint bench reliability demo page docs pictures clean
 
 vocode: .venv/core
 	$(BIN)/flowavenet vocode tests/data/tacotron2.npy tests/data/lj.flac -o out --picture
@@ -22,6 +22,10 @@ bench: .venv/core
 		--precision float32 --precision bfloat16 \
 		--seconds 5 --seconds 1 --seconds 60 --batch 1 --batch 16 --stream 8 --stream 32 --stream 128 \
 		--train 1 --train 4 --repeats 5 --limit 20 --report docs/benchmark.md
+
+# Fuzzing, kills, full disks, load: docs/reliability.md. Hours; leave the machine alone meanwhile.
+reliability: .venv/dev
+	$(BIN)/python -m tests.campaigns
 
 # Every shipped clip at four temperatures.
 demo: .venv/core
