@@ -84,6 +84,12 @@ def test_advice_is_right_where_the_truth_is_known(case, seed):
         assert advice.evidence["gain"] == pytest.approx(truth, abs=0.004)
 
 
+def test_nobody_is_sure_of_a_gain_while_the_rate_falls():
+    valid, train = run(power)
+    sure, falling = (advise(valid, train, rate).evidence for rate in (NOTHING, rates(0.4, True)))
+    assert falling["gain"] == sure["gain"] and falling["gain_error"] >= sure["gain"] / 2 > 3 * sure["gain_error"]
+
+
 @pytest.mark.parametrize("where", ["valid", "train"])
 def test_what_is_not_finite_comes_first(where):
     curves = dict(zip(("valid", "train"), run(power), strict=True))

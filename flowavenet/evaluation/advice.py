@@ -17,6 +17,9 @@ RECENT = 0.25
 """A forecast is from what came after this part of the run: the beginning follows another law."""
 SCHEDULE_OVER = 0.05
 """Part of its peak that the learning rate has when its schedule is taken to have ended."""
+UNFORESEEN = 0.5
+"""Standard error of a forecast, as part of the gain, while the learning rate falls: the past does not tell what that brings.
+In ten hours of two lapflows with cosine schedules, 0.6 to 2.0 of what was forecast came, rms error 0.46."""
 
 
 class Curve(NamedTuple):
@@ -133,6 +136,8 @@ def _outlook(valid: Curve, rate: Curve, worth: float) -> Advice:
     third = valid.since(min(valid.steps[0] + (last - valid.steps[0]) * 2 / 3, valid.steps[-LEAST]))
     middle, low, high = (value * ahead for value in slope(third.steps, third.values))
     left, falling = _rate(rate)
+    if falling:
+        gain = Estimate(gain.value, math.hypot(gain.error, UNFORESEEN * gain.value))
     evidence = {
         "gain": gain.value, "gain_error": gain.error, "steps_ahead": float(ahead), "worth": worth,
         "slope": middle, "slope_low": low, "slope_high": high, "noise": noise_of(recent.values), "rate_left": left,
@@ -150,10 +155,10 @@ def _outlook(valid: Curve, rate: Curve, worth: float) -> Advice:
         )
     if gain.low > worth:
         return advice("go on", "gain", expected)
-    if falling and gain.value < worth:
+    if falling:
         return advice(
-            "go on", "schedule runs", f"{expected}, {less}, but the learning rate is still falling, at {left:.0%} of its "
-            f"peak: a curve is judged when its schedule has ended",
+            "go on", "schedule runs", f"{expected}, but the learning rate is still falling, at {left:.0%} of its peak: a "
+            f"curve is judged when its schedule has ended",
         )
     if gain.high < worth:
         return advice("stop", "plateau", f"{expected}, {less}")
