@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from time import perf_counter
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -12,16 +13,16 @@ import torch
 from fastapi import APIRouter, FastAPI, Query, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 import flowavenet
 from flowavenet.batch import one_line
-from flowavenet.serve.gate import Gate, told
+from flowavenet.serve.gate import OPEN, Gate, told
 from flowavenet.serve.limits import Limits, Refused
-from flowavenet.serve.service import Service, Synthesis, wrong
+from flowavenet.serve.service import Service, Synthesis, Unset, wrong
 from flowavenet.serve.sessions import Session
 from flowavenet.serve.sound import pcm, wav_head
 from flowavenet.vocoder import Vocoder
@@ -33,10 +34,25 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 routes = APIRouter()
 
 
+class Wrong(BaseModel):
+    """Why a request is not served."""
+
+    error: str = Field(description="One line.")
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How /openapi.json describes them."""
+    return {status: {"model": Wrong, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+GATE = errors(401, 408, 429, 503)
+"""What the gate may say."""
+
+
 class Vocode(Synthesis):
     """What can be asked of /v1/vocode."""
 
-    stream: Literal["wav", "pcm"] | None = Field(
+    stream: Literal["wav", "pcm"] | Unset = Field(
         None, description="Send audio while it is made: a WAV, or raw 16-bit samples, little-endian."
     )
     chunk_frames: int = Field(128, ge=16, le=1024, description="Frames of the mel per chunk of a stream.")
@@ -45,9 +61,10 @@ class Vocode(Synthesis):
 @routes.post(
     "/v1/vocode", response_class=Response,
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}},
-    responses={200: {"description": "The audio, in one channel; X-Note has what to know of the mel.", "content": {
-        "audio/wav": BINARY, "audio/pcm": BINARY,
-    }}},
+    responses=GATE | errors(400, 413, 415, 422) | {200: {
+        "description": "The audio, in one channel; X-Note has what to know of the mel.",
+        "content": {"audio/wav": BINARY, "audio/pcm": BINARY},
+    }},
 )
 async def vocode(request: Request, wanted: Annotated[Vocode, Query()]) -> Response:
     """Make audio of a mel of any convention (npy, safetensors, pt), or of a recording (wav, flac, ogg, mp3) anew.
@@ -82,7 +99,7 @@ async def stream(websocket: WebSocket) -> None:
     await Session(websocket, websocket.app.state.service).serve()
 
 
-@routes.get("/v1/checkpoints")
+@routes.get("/v1/checkpoints", responses=GATE)
 async def checkpoints(request: Request) -> list[dict[str, Any]]:
     """What is served; the first is the default."""
 
@@ -96,22 +113,23 @@ async def checkpoints(request: Request) -> list[dict[str, Any]]:
     return [facts(*item) for item in request.app.state.service.vocoders.items()]
 
 
-@routes.get("/healthz")
+@routes.get("/healthz", response_model=dict[str, float], responses={503: {"model": dict[str, float]}})
 async def health(request: Request) -> JSONResponse:
     """Whether the server works; if not, restart it."""
     stuck = request.app.state.service.worker.stuck
     return JSONResponse({"busy_seconds": round(stuck, 3)}, 503 if stuck > STUCK else 200)
 
 
-@routes.get("/readyz")
+@routes.get("/readyz", response_model=dict[str, int], responses={503: {"model": dict[str, int]}})
 async def ready(request: Request) -> JSONResponse:
     """Whether another request would be taken now; if not, send it elsewhere."""
     admission = request.app.state.service.admission
     return JSONResponse({"under_way": sum(admission.inside.values())}, 503 if admission.full else 200)
 
 
-@routes.get("/metrics", include_in_schema=False)
+@routes.get("/metrics", response_class=Response, responses=GATE | {200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
+    """Counters, for Prometheus."""
     return Response(request.app.state.service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -139,6 +157,12 @@ def application(
     app.include_router(routes)
     for kind, answer in ANSWERS.items():
         app.exception_handler(kind)(answer)
+    if key is not None:
+        said = app.openapi()
+        said["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, methods in said["paths"].items():
+            for about in methods.values():
+                about["security"] = [] if path in OPEN else [{"key": []}]
     return Gate(app, service.limits, service.admission, key, service.metrics)
 
 
@@ -190,7 +214,9 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
 
 async def _unheard(request: Request, error: HTTPException) -> JSONResponse:
     where = "there are /v1/vocode, /v1/stream, /v1/checkpoints, /openapi.json, /metrics, /healthz, /readyz"
-    return told(Refused(error.status_code, f"{error.detail}; {where}" if error.status_code == 404 else error.detail))
+    refused = Refused(error.status_code, f"{error.detail}; {where}" if error.status_code == 404 else error.detail)
+    refused.headers |= error.headers or {}                             # which methods there are
+    return told(refused)
 
 
 async def _bad(request: Request, error: ValueError) -> JSONResponse:

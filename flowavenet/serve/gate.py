@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from contextlib import ExitStack
 from time import perf_counter
@@ -48,6 +49,7 @@ class Gate:
             nonlocal status
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
+                await asyncio.sleep(0)                                 # by then what is no HTTP has ended the connection
             elif message["type"] == "websocket.accept":
                 status = 101
             await send(message)
