@@ -55,9 +55,16 @@ class Failures(dict[Path, str]):
 
     @contextmanager
     def noted(self, file: Path) -> Iterator[None]:
-        """Work on a file: an error ends the work and is noted, so that the next file can have its turn."""
+        """Work on a file: an error ends the work and is noted, so that the next file can have its turn.
+
+        Where results cannot be written, the next ones could not be either, and the error is raised.
+        """
+        from flowavenet.audio import Unwritable
+
         try:
             yield
+        except Unwritable:
+            raise
         except (ValueError, OSError, RuntimeError) as error:           # the last: torch is out of memory
             self[file] = once(file, one_line(error))
 
@@ -117,4 +124,6 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if "Original Traceback" in text:                                   # from a data worker: its last line says what it was
         text = text.strip().splitlines()[-1].partition(": ")[2]
+    elif isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
     return " ".join(text.split()) or type(error).__name__

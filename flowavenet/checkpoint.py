@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flowavenet.audio import MelSettings, write_atomically
+from flowavenet.audio import MelSettings, ready_folder, write_atomically
 from flowavenet.models import MODELS, FlowVocoder, build
 
 FORMAT = 1
@@ -65,7 +65,7 @@ def save_checkpoint(
     if type(model) not in MODELS.values():
         raise ValueError(f"{folder}: cannot save a {type(model).__name__}; known models are {', '.join(sorted(MODELS))}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    ready_folder(folder)
 
     def stored(value: Tensor) -> Tensor:
         large = value.is_floating_point() and value.numel() > SMALL

@@ -12,6 +12,7 @@ from flowavenet.audio.matching import MelMatching
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.melfiles import MEL_SUFFIXES, MelFile, load_mel
 from flowavenet.audio.settings import MelSettings
+from flowavenet.audio.writable import Unwritable, ready_folder
 
 __all__ = [
     "ABOUT",
@@ -27,6 +28,7 @@ __all__ = [
     "MelSettings",
     "MelSpectrogram",
     "Offset",
+    "Unwritable",
     "audio_blocks",
     "audio_info",
     "convention",
@@ -38,6 +40,7 @@ __all__ = [
     "load_mel",
     "mel_filter_bank",
     "mel_settings",
+    "ready_folder",
     "save_audio",
     "take_in",
     "with_offset",

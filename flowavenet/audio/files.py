@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from flowavenet.audio.writable import explained
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -92,6 +94,10 @@ def save_audio(path: str | Path, wave: Tensor | np.ndarray | Iterable[Tensor], s
                 # In blocks, because the Vorbis encoder keeps what it is given at once on the stack.
                 for start in range(0, len(samples), BLOCK):
                     file.write(samples[start : start + BLOCK])
+            given = file.frames
+        with soundfile.SoundFile(temporary) as file:
+            if file.frames != given:                                   # the Vorbis encoder says nothing of a full disk
+                raise OSError(f"{path}: only {file.frames} of {given} samples could be written")
 
 
 class AudioInfo(NamedTuple):
@@ -141,19 +147,23 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     ...     _ = temporary.write_text("whole")
     >>> target.read_text()
     'whole'
+
+    Raises:
+        Unwritable: the disk is full or read-only, or the like; as NoFolder, which is a FileNotFoundError as well: there is
+            no such folder.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder; create it first")
     temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # some libraries write files that only their owner may read
-        os.replace(temporary, path)
+        with explained(path, temporary):
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(mode)  # some libraries write files that only their owner may read
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

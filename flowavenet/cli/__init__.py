@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import Any
 
 import typer
 
@@ -25,7 +27,9 @@ for verb in (sharing.convert, sharing.export, sharing.push, pages.demo, pages.se
 
 
 def main() -> None:
-    """Entry point: errors that a user can cure are one line and exit code 2."""
+    """Entry point: errors that a user can cure are one line and exit code 2; Ctrl-C and SIGTERM end with 130 and 143."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     # Threads of torch that wait for each other go on turning for milliseconds by default: on a machine whose cores are busy
     # with something else as well, that makes synthesis a hundred times slower instead of ten.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -34,3 +38,9 @@ def main() -> None:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _leave(number: int, _: Any) -> None:
+    """End as told by a signal: through the end of what was begun, so that no temporary file stays; told again, at once."""
+    signal.signal(number, lambda *_: os._exit(128 + number))
+    sys.exit(128 + number)

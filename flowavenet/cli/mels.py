@@ -31,7 +31,7 @@ def mel(
     conventions: Annotated[bool, typer.Option("--conventions", help="List those that have names.")] = False,
 ) -> None:
     """Tell in which convention mels are, and what converting them costs; with -o, convert them. Recordings are analysed."""
-    from flowavenet.audio import ABOUT, CONVENTIONS, MEL_SUFFIXES, mel_settings
+    from flowavenet.audio import ABOUT, CONVENTIONS, MEL_SUFFIXES, mel_settings, ready_folder
     from flowavenet.audio.intake import examine_together
     from flowavenet.vocoder import Vocoder
 
@@ -44,7 +44,7 @@ def mel(
     wanted = mel_settings(to) if to else Vocoder.from_pretrained(checkpoint or None).settings
     files = unique_stems(find_files(inputs, MEL_SUFFIXES))
     if out:
-        out.mkdir(parents=True, exist_ok=True)
+        ready_folder(out)
     failed: list[str] = []
     for (_, suffix), group in groupby(files, lambda file: (file.parent, file.suffix.lower())):
         beside = list(group)

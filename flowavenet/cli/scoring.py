@@ -37,7 +37,7 @@ def score(
     device: Device = "cpu",
 ) -> None:
     """Log-likelihood of recordings given their own mels, in nats and bits per sample; with --rank, find bad recordings."""
-    from flowavenet.audio import load_audio
+    from flowavenet.audio import load_audio, ready_folder
     from flowavenet.evaluation import outliers, scoring
     from flowavenet.vocoder import DEFAULT, Vocoder
 
@@ -46,7 +46,7 @@ def score(
     files = find_files(inputs)
     if out:
         unique_stems(files)
-        out.mkdir(parents=True, exist_ok=True)
+        ready_folder(out)
     vocoder = Vocoder.from_pretrained(checkpoint or None, device)
     voice, settings, name = vocoder.voice(speaker), vocoder.settings, checkpoint or DEFAULT
     level = "as recorded" if settings.peak is None else f"peak {settings.peak}"

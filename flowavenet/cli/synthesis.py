@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +10,18 @@ import typer
 
 from flowavenet.batch import end, find_files, progress_bar, say, unique_stems
 from flowavenet.cli.options import Checkpoint, Device, MelConvention, Precision, Speaker
+from flowavenet.remote import check_writable, find_remote, is_url
 
 ENGINES = ["plain", "ray"]
 TEMPERATURES = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
 def vocode(
-    inputs: Annotated[list[Path], typer.Argument(help="Mel files (.npy .pt .safetensors), audio files, or folders.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for <stem>.wav; made if missing.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Mel files (.npy .pt .safetensors), audio files, or folders; by path or address (s3://...)."),
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder for <stem>.wav; made if missing; or its address.")],
     checkpoint: Checkpoint = "",
     temperature: Annotated[
         float | None, typer.Option(min=0.0, help="Standard deviation of the noise. [default: the checkpoint's]")
@@ -48,7 +51,9 @@ def vocode(
     ] = None,
 ) -> None:
     """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
-    from flowavenet.audio import MEL_SUFFIXES
+    from flowavenet.audio import MEL_SUFFIXES, ready_folder
+    from flowavenet.audio.files import AUDIO_SUFFIXES
+    from flowavenet.remotevocoding import RemoteVocoding
     from flowavenet.vocoder import Vocoder
     from flowavenet.vocoding import Vocoding
 
@@ -56,24 +61,30 @@ def vocode(
         raise ValueError(f"--engine is {engine}; use one of {', '.join(ENGINES)}")
     if actors and engine != "ray":
         raise ValueError(f"--actors {actors} is for --engine ray, not {engine}; add that, or leave the actors out")
-    files = unique_stems(find_files(inputs, MEL_SUFFIXES))
+    remote = any(is_url(place) for place in [*inputs, out])
+    if remote:
+        check_writable(out)
+        files = find_remote(inputs, AUDIO_SUFFIXES + MEL_SUFFIXES)
+    else:
+        files = find_files(map(Path, inputs), MEL_SUFFIXES)
+    unique_stems(files)
     vocoder = Vocoder.from_pretrained(checkpoint or None, device, precision)
     voice = vocoder.voice(speaker)
-    out.mkdir(parents=True, exist_ok=True)
+    if not remote:
+        ready_folder(out)
     with progress_bar() as bar:
         task = bar.add_task("vocoding", total=None)
-        if engine == "ray":
-            from flowavenet.rayvocoding import RayVocoding
-
-            kind = partial(RayVocoding, checkpoint=checkpoint or None, precision=precision, actors=actors)
-        else:
-            kind = Vocoding
-        work = kind(
-            vocoder, out, batch or (4 if vocoder.device.type == "cpu" else 16), picture, seed,
+        work = (RemoteVocoding if remote else Vocoding)(
+            vocoder, out if remote else Path(out), batch or (4 if vocoder.device.type == "cpu" else 16), picture, seed,
             lambda done, total: bar.update(task, completed=done, total=total), convention, level, skip_existing,
             temperature=temperature, match=match, denoise=denoise, speaker=voice,
         )
-        work.run(files)
+        if engine == "ray":
+            from flowavenet.rayvocoding import RayVocoding
+
+            RayVocoding(work, checkpoint or None, precision, actors).run(files)
+        else:
+            work.run(files)
     say({file: note for file, note in work.notes.items() if file not in work.failed})
     failed = [work.failed[file] for file in files if file in work.failed]
     if work.skipped:

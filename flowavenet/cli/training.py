@@ -70,6 +70,7 @@ def report(
     worth: Annotated[float, typer.Option(help="Nats per sample that another hour must bring to be worth it.")] = 0.005,
 ) -> None:
     """Say how a run goes, whether it should go on or stop, and why; a page with its curves, and its sounds over time."""
+    from flowavenet.audio import ready_folder
     from flowavenet.evaluation.progress import Progress
     from flowavenet.evaluation.runs import read_run
     from flowavenet.evaluation.trainingpage import write_training_page
@@ -78,7 +79,7 @@ def report(
         raise ValueError(f"--worth is {worth:g}, must be more than 0 nats")
     progress, out = Progress(read_run(run), worth), out or run / "report"
     text = progress.markdown()                                         # which is where a run of something else is refused
-    out.mkdir(parents=True, exist_ok=True)
+    ready_folder(out)
     progress.write(out)
     print(f"{text}\n{write_training_page(progress, out)}")
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from torch import Tensor
 
-from flowavenet.audio import save_audio, write_atomically
+from flowavenet.audio import ready_folder, save_audio, write_atomically
 from flowavenet.evaluation.alignment import POLICY
 from flowavenet.evaluation.folders import Utterance
 from flowavenet.evaluation.medians import Median
@@ -38,6 +38,7 @@ class Gallery:
 
     def __init__(self, out: Path, pairs: Sequence[Utterance]):
         self.out, self.pairs = out, pairs
+        ready_folder(out)
         self.pictures = find_spec("matplotlib") is not None
         systems = [None, *pairs[0].copies]
         self.folders = {system: f"{i}-{_safe(system or RECORDING)}" for i, system in enumerate(systems)}

@@ -1,4 +1,4 @@
-"""What happens beside training: the run's checkpoint folder, the moving average, when it ends, how fast it goes."""
+"""What happens beside training: the run's checkpoint folder, the moving average, how long and how fast it goes."""
 
 from __future__ import annotations
 
@@ -76,19 +76,6 @@ class MovingAverage(WeightAveraging):
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         trainer.precision_plugin.convert_module(module)                # to float64, if asked for, before a copy is made
         super().setup(trainer, module, stage)
-
-
-class SaveAtEnd(pl.Callback):
-    """Save the run's checkpoint also when it ends between two regular ones, by ``max_steps`` or ``max_time``.
-
-    Last among the callbacks, so that the moving average and the timer have seen the step.
-    """
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        saver = trainer.checkpoint_callback
-        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
-        if ends and saver is not None:
-            trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
 
 
 class ProcessorTimer(Timer):

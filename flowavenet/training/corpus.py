@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flowavenet.audio import audio_info, load_audio, save_audio, write_atomically
+from flowavenet.audio import Unwritable, audio_info, load_audio, ready_folder, save_audio, write_atomically
 from flowavenet.training.layouts import COLUMNS, MANIFEST, Entry, entries_of
 from flowavenet.training.pairs import Pairs
 
@@ -196,11 +196,13 @@ class Preparation:
             return 0.0, f"next to silent, its peak is {level.max():.1e} of full scale", ""
         clipped = (level >= FULL_SCALE).float().mean().item()
         doubts = [f"clipped, {clipped:.1%} of its samples are at full scale"] if clipped > CLIPPED_SHARE else []
-        target.parent.mkdir(parents=True, exist_ok=True)
+        ready_folder(target.parent)
         if pairs:
             wave = pairs.delayed(wave)
             try:
                 doubts += pairs.save(entry.name, wave, target.with_suffix(".npy"))
+            except Unwritable:
+                raise
             except (ValueError, OSError) as error:
                 return 0.0, str(error), ""
         save_audio(target, wave, self.sample_rate)

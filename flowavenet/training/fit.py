@@ -12,10 +12,12 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from flowavenet.audio import ready_folder
 from flowavenet.training.base import VocoderTraining
-from flowavenet.training.callbacks import MovingAverage, SaveAtEnd, SaveVocoder, Throughput
+from flowavenet.training.callbacks import MovingAverage, SaveVocoder, Throughput
 from flowavenet.training.data import SpeechData
 from flowavenet.training.distillation import DistillationTraining
+from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints
 from flowavenet.training.likelihood import LikelihoodTraining
 from flowavenet.training.processes import check_strategy, end_with_parent, explained
 from flowavenet.training.showcase import Showcase
@@ -65,9 +67,11 @@ class FitCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._get(self.config_init, "trainer")
         root = settings.get("default_root_dir") or "runs/default"
+        ready_folder(root)
         kwargs["default_root_dir"] = root
         trainer = super().instantiate_trainer(**kwargs)
         check_strategy(trainer)
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
         if settings.get("logger") is None:
             trainer.logger = TensorBoardLogger(root, name="", version="", default_hp_metric=False)
         trainer.checkpoint_callback.dirpath = trainer.checkpoint_callback.dirpath or f"{root}/checkpoints"

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowavenet.audio import write_atomically
+from flowavenet.audio import ready_folder, write_atomically
 from flowavenet.training.corpus import Preparation, PrepareReport, lot, unmixed, with_splits
 from flowavenet.training.layouts import Entry
 from flowavenet.training.pairs import Pairs
@@ -43,7 +43,7 @@ def prepare_shards(
     """
     out = Path(out)
     entries = with_splits(unmixed(Path(source), out), valid_fraction, seed, source)
-    out.mkdir(parents=True, exist_ok=True)
+    ready_folder(out)
     sidecars = [json.loads(path.with_suffix(".json").read_bytes()) for path in _whole(out)]
     for sidecar in sidecars:
         if (sidecar["sample_rate"], sidecar["paired"]) != (sample_rate, bool(pairs)):

@@ -1,0 +1,66 @@
+"""How a run ends, and that it can go on: a whole checkpoint is there, whether it was done, was told to stop, or failed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from flowavenet.audio import write_atomically
+from flowavenet.training.processes import GOES_ON
+
+
+class SaveAtEnd(pl.Callback):
+    """Save the run's checkpoint also when it ends between two regular ones: by ``max_steps``, by ``max_time``, or as told.
+
+    Ctrl-C and SIGTERM let the step under way end first; the second one ends the run at once. In a validation, whose weights
+    are averages, nothing is saved; nor by several processes, which would not end in the same step.
+
+    Last among the callbacks, so that the moving average and the timer have seen the step.
+    """
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):             # the trainer puts back what was there before
+                signal.signal(number, self._listen)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        saver = trainer.checkpoint_callback
+        ends = self.told or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if ends and saver is not None:
+            trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
+        self._end_if_told(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._end_if_told(trainer)
+
+    def _listen(self, number: int, _: Any) -> None:
+        self.told = number
+        signal.signal(number, lambda *_: os._exit(128 + number))
+
+    def _end_if_told(self, trainer: pl.Trainer) -> None:
+        if self.told:
+            print(f"stopped at step {trainer.global_step}; {GOES_ON}", file=sys.stderr)
+            sys.exit(128 + self.told)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, each written beside its place and then renamed, so that a full disk costs none that is there.
+
+    (Lightning's own way is a file in the system's temporary folder, which is then copied over the old one.)
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path) as temporary:
+            torch.save(checkpoint, temporary)
