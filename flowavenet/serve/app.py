@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from time import perf_counter
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,16 +12,17 @@ import torch
 from fastapi import APIRouter, FastAPI, Query, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 import flowavenet
 from flowavenet.batch import one_line
-from flowavenet.serve.gate import OPEN, Gate, told
+from flowavenet.serve.description import BINARY, GATE, describe, errors
+from flowavenet.serve.gate import Gate, told
 from flowavenet.serve.limits import Limits, Refused
-from flowavenet.serve.service import Service, Synthesis, Unset, wrong
+from flowavenet.serve.service import Service, Synthesis, wrong
 from flowavenet.serve.sessions import Session
 from flowavenet.serve.sound import pcm, wav_head
 from flowavenet.vocoder import Vocoder
@@ -30,29 +30,13 @@ from flowavenet.vocoder import Vocoder
 Result = TypeVar("Result")
 STUCK = 60.0
 """Seconds for one chunk of audio after which the thread of work is held to hang."""
-BINARY = {"schema": {"type": "string", "format": "binary"}}
 routes = APIRouter()
-
-
-class Wrong(BaseModel):
-    """Why a request is not served."""
-
-    error: str = Field(description="One line.")
-
-
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """How /openapi.json describes them."""
-    return {status: {"model": Wrong, "description": HTTPStatus(status).phrase} for status in statuses}
-
-
-GATE = errors(401, 408, 429, 503)
-"""What the gate may say."""
 
 
 class Vocode(Synthesis):
     """What can be asked of /v1/vocode."""
 
-    stream: Literal["wav", "pcm"] | Unset = Field(
+    stream: Literal["wav", "pcm"] | None = Field(
         None, description="Send audio while it is made: a WAV, or raw 16-bit samples, little-endian."
     )
     chunk_frames: int = Field(128, ge=16, le=1024, description="Frames of the mel per chunk of a stream.")
@@ -157,12 +141,7 @@ def application(
     app.include_router(routes)
     for kind, answer in ANSWERS.items():
         app.exception_handler(kind)(answer)
-    if key is not None:
-        said = app.openapi()
-        said["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path, methods in said["paths"].items():
-            for about in methods.values():
-                about["security"] = [] if path in OPEN else [{"key": []}]
+    describe(app, key is not None)
     return Gate(app, service.limits, service.admission, key, service.metrics)
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
 
 import anyio
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.json_schema import SkipJsonSchema
 
 from flowavenet.audio import CONVENTIONS
 from flowavenet.audio.conventionfiles import user_conventions
@@ -19,8 +17,6 @@ from flowavenet.serve.metrics import Metrics
 from flowavenet.serve.worker import Worker
 from flowavenet.vocoder import Vocoder
 
-Unset = SkipJsonSchema[None]
-"""What is left out; an address cannot say null."""
 READERS = 2
 """Uploads that are decoded at a time, beside the thread of work."""
 BEGINNINGS = {
@@ -35,15 +31,13 @@ class Synthesis(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    checkpoint: str | Unset = Field(None, description="One of /v1/checkpoints. [default: the first]")
-    temperature: Annotated[float, Field(ge=0, le=2)] | Unset = Field(None, description="Standard deviation of the noise.")
+    checkpoint: str | None = Field(None, description="One of /v1/checkpoints. [default: the first]")
+    temperature: float | None = Field(None, ge=0, le=2, description="Standard deviation of the noise.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of the noise; the same seed gives the same samples.")
-    match: Annotated[int, Field(ge=0, le=64)] | Unset = Field(
-        None, description="Rounds that bring the sample to exactly this mel; 0: none."
-    )
+    match: int | None = Field(None, ge=0, le=64, description="Rounds that bring the sample to exactly this mel; 0: none.")
     denoise: float = Field(0.0, ge=0, le=1, description="How much of the model's hum in silence to take out.")
-    speaker: str | Unset = Field(None, description="Whose voice, by name, if the checkpoint tells voices apart.")
-    mel_convention: str | Unset = Field(None, description="What the mel is, by name. [default: found out]")
+    speaker: str | None = Field(None, description="Whose voice, by name, if the checkpoint tells voices apart.")
+    mel_convention: str | None = Field(None, description="What the mel is, by name. [default: found out]")
     level: float = Field(0.0, ge=-100, le=100, description="dB to add to the mel.")
 
     def how(self) -> dict:
