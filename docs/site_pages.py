@@ -1,5 +1,6 @@
 """What the site shows beside the pages of this folder: the READMEs with the measured figures, and every verb's options."""
 
+import html
 import posixpath
 import re
 from pathlib import Path
@@ -65,4 +66,4 @@ def row(one: object) -> str:
     word = one.name.upper() if one.param_type_name == "argument" else " ".join(one.opts)
     known = one.default not in (None, "", (), []) and not getattr(one, "is_flag", False) and "[" not in one.help
     default = f" [default: {' '.join(map(str, one.default)) if isinstance(one.default, list | tuple) else one.default}]"
-    return f"| `{word}` | {one.help}{default if known else ''} |"
+    return f"| `{word}` | {html.escape(one.help + (default if known else ''), quote=False)} |"

@@ -97,6 +97,7 @@ class Vocoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where it works."""
         return next(self.model.parameters()).device
 
     def normalise(self, wave: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class MelMatching(nn.Module):
         gain = sum_b w_b mel_b / mel_b(wave)    (w: the filter bank, normalised over bands b; 1 outside all bands)
 
     and overlap-adds the change, by least squares. A part of the last step is repeated ahead of the next round. Magnitudes
-    within a band and phases stay the waveform's own, so this is not a vocoder: from noise it makes buzz.
+    within a band and phases stay the waveform's own: what the mel does not say is left as it was, of white noise noise.
 
     Args:
         spectrogram: the mel convention.

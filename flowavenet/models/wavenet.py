@@ -82,6 +82,7 @@ class WaveNet(AutoregressiveVocoder):
 
     @property
     def head(self) -> Head:
+        """What each sample is drawn from."""
         return self.flow.inner.head
 
     def amounts(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:

@@ -124,4 +124,5 @@ class CondHalf(nn.Module):
         return self.net(x, cond.chunk(2, dim=1)[self.half])
 
     def reach(self) -> tuple[int, int]:
+        """That of the net."""
         return self.net.reach()

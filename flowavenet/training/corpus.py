@@ -62,7 +62,7 @@ def read_corpus(source: str | Path, valid_fraction: float = 0.02, seed: int = 0)
 
     - a folder with a manifest.csv, or a CSV file: columns `path[,speaker][,split][,seconds][,mel]`, paths from there
     - LJSpeech: metadata.csv and wavs/
-    - VCTK: wav48*/<speaker>/; of two microphones the first
+    - VCTK: ``wav48*/<speaker>/``; of two microphones the first
     - else every audio file below the folder; the first sub-folder is the speaker
 
     Where no split is given, a clip is valid if a hash of the seed and its name, in [0, 1), is less than
@@ -109,9 +109,9 @@ def prepare_corpus(
 
     Args:
         source: as for `read_corpus`, which also explains `valid_fraction` and `seed`.
-        out: folder for <name>.flac, by the same relative names, and manifest.csv.
+        out: folder for ``<name>.flac``, by the same relative names, and manifest.csv.
         sample_rate: Hz.
-        pairs: predicted mels, which become <name>.npy; a clip without one, or with one that is not its own, is skipped.
+        pairs: predicted mels, which become ``<name>.npy``; a clip without one, or with one that is not its own, is skipped.
             Then every clip is converted anew, as their convention may move the recordings.
         workers: clips converted at the same time; None: one per processor.
         min_seconds: shortest clip to keep.
