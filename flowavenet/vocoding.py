@@ -36,6 +36,8 @@ BLOCK = 1024
 """Frames that are read, or analysed, at a time."""
 AHEAD = 4
 """Batches that are read ahead of synthesis, and files that wait to be written."""
+PORTION = 30.0
+"""Seconds of audio that are handed over at a time, at least, where others do the work or the files are elsewhere."""
 
 
 class Mel:
@@ -90,6 +92,22 @@ class Recording:
 Source = Mel | Recording
 Pack = list[tuple[Source, Tensor]]
 """Sources and their mels, all of one length."""
+
+
+def portions(groups: Iterable[list[Source]], vocoder: Vocoder) -> Iterator[list[Source]]:
+    """Groups that are handed over together.
+
+    From a portion its groups can be formed anew as they were, since of each length all but the last are full.
+    """
+    portion: list[Source] = []
+    enough = PORTION * vocoder.sample_rate / vocoder.settings.hop_length
+    for group in groups:
+        portion = portion + group
+        if sum(source.frames for source in portion) >= enough:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
 
 
 class Made(NamedTuple):

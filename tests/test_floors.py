@@ -15,7 +15,7 @@ FLOOR = {
     "models": 1,
     "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
     "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "address": 2, "vocoding": 3, "tts": 3,
-    "clips": 4, "rayvocoding": 4, "demo": 5, "serve": 5, "cli": 6,
+    "remote": 2, "clips": 4, "remotevocoding": 4, "rayvocoding": 4, "demo": 5, "serve": 5, "cli": 6,
     "__init__": 4,
 }
 BASIC = {"torch", "numpy"}
@@ -28,9 +28,9 @@ THIRD_PARTIES = {
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse", "soundfile", "webdataset"},
     "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),
-    "serve": BASIC | {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"},
+    "serve": BASIC | {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn", "websockets"},
     "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},
-    "rayvocoding": {"torch", "ray"}, "tts": BASIC,
+    "remote": {"fsspec"}, "remotevocoding": set(), "rayvocoding": {"torch", "ray"}, "tts": BASIC,
     "__init__": set(),
 }
 FLOOR_0_ALONE = {"transforms", "nets", "losses", "audio"}

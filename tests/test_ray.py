@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from flowavenet import Vocoder
-from flowavenet.rayvocoding import TASK, Actor, RayVocoding
-from flowavenet.vocoding import Vocoding
+from flowavenet.rayvocoding import Actor, RayVocoding
+from flowavenet.vocoding import PORTION, Vocoding, portions
 
 HOW = {"batch": 2, "match": 0, "convention": "hifigan"}
 
@@ -63,7 +63,7 @@ def one_thread():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_killed_actors_or_not_the_bytes_are_those_of_one_process(vocoder, tiny, folder, tmp_path, monkeypatch, one_thread):
     pytest.importorskip("ray", reason="needs pip install '.[ray]'")
-    monkeypatch.setattr("flowavenet.rayvocoding.TASK", 5.0)
+    monkeypatch.setattr("flowavenet.vocoding.PORTION", 5.0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     files, plain, out, killed = sorted(folder.iterdir()), tmp_path / "plain", tmp_path / "out", []
     for one in (plain, out):
@@ -81,8 +81,8 @@ def test_killed_actors_or_not_the_bytes_are_those_of_one_process(vocoder, tiny, 
     (out / "00.wav").write_bytes((plain / "00.wav").read_bytes())      # as if a run had been killed before
     os.utime(out / "00.wav", (2e9, 2e9))
     threading.Thread(target=kill, daemon=True).start()
-    work = RayVocoding(vocoder, out, **HOW, skip=True, checkpoint=str(tiny), actors=2)
-    work.run(files)
+    work = Vocoding(vocoder, out, **HOW, skip=True)
+    RayVocoding(work, str(tiny), actors=2).run(files)
     assert killed and killed[0][1] < 15, "was too late to kill anything"
     assert work.failed == alone.failed and list(work.failed) == [folder / "12.npy"]
     assert work.notes.keys() == alone.notes.keys() and work.skipped == 1 and 0 < work.made <= work.total
@@ -94,24 +94,22 @@ def test_killed_actors_or_not_the_bytes_are_those_of_one_process(vocoder, tiny, 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_an_actor_forms_the_groups_that_were_meant(vocoder, folder, tmp_path, batch):
-    work = RayVocoding(vocoder, tmp_path, batch, convention="hifigan", actors=1)
     files = sorted(folder.iterdir())
-    groups = work.groups(files)
-    tasks = list(work._tasks(groups))
+    groups = Vocoding(vocoder, tmp_path, batch, convention="hifigan").groups(files)
+    tasks = list(portions(groups, vocoder))
     again = [Vocoding(vocoder, tmp_path, batch, convention="hifigan").groups([one.path for one in task]) for task in tasks]
-    assert [[one.path for one in group] for some in reversed(again) for group in some] == [
+    assert [[one.path for one in group] for some in again for group in some] == [
         [one.path for one in group] for group in groups
     ]
-    frames = TASK * 22050 / 256
+    frames = PORTION * 22050 / 256
     assert len(tasks) > 1 and all(sum(source.frames for source in task) >= frames for task in tasks[:-1])
 
 
 def test_a_task_that_kills_every_process_is_given_up(vocoder, tmp_path):
-    actor = SimpleNamespace(vocoder=vocoder, how={"out": tmp_path})
-    task = {"files": ["a.npy"], "tries": str(tmp_path / "tries")}
-    Path(task["tries"]).write_bytes(b"...")
-    result = Actor.__call__(actor, task)
-    assert result["failed"][0][0] == "a.npy" and "3 processes died" in result["failed"][0][1]
+    actor, file = SimpleNamespace(vocoder=vocoder, kind=Vocoding, how={"out": tmp_path}), tmp_path / "a.npy"
+    (tmp_path / "tries").write_bytes(b"...")
+    result = Actor._result(actor, [file], tmp_path / "tries")
+    assert list(result["failed"]) == [file] and "3 processes died" in result["failed"][file]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import typer
 
 from flowavenet.batch import end, find_files, progress_bar, say, unique_stems
 from flowavenet.cli.options import Checkpoint, Device, MelConvention, Precision, Speaker
-from flowavenet.remote import check_writable, find_remote, is_url
 
 ENGINES = ["plain", "ray"]
 TEMPERATURES = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
@@ -53,6 +52,7 @@ def vocode(
     """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
     from flowavenet.audio import MEL_SUFFIXES, ready_folder
     from flowavenet.audio.files import AUDIO_SUFFIXES
+    from flowavenet.remote import check_writable, find_remote, is_url
     from flowavenet.remotevocoding import RemoteVocoding
     from flowavenet.vocoder import Vocoder
     from flowavenet.vocoding import Vocoding
