@@ -65,7 +65,7 @@ class Failures(dict[Path, str]):
             yield
         except Unwritable:
             raise
-        except (ValueError, OSError, RuntimeError) as error:           # the last: torch is out of memory
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:  # torch, too, may be out of memory
             self[file] = once(file, one_line(error))
 
 
@@ -119,11 +119,21 @@ def once(path: Path, reason: str) -> str:
     return reason if str(path) in reason else f"{path}: {reason}"
 
 
+def short_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, which each library does in its own words."""
+    words = re.search("allocate|out of memory|could not create a primitive", str(error))
+    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and words is not None
+
+
 def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks."""
+    """The message of an error without line breaks, and without what a terminal would obey."""
     text = str(error)
+    if short_of_memory(error):
+        amount = re.search(r"[\d.]+ ([KMGT]i?B|bytes)", text)
+        return f"not enough memory{f' for {amount[0]} more' if amount else ''}; free some, or give it less at once"
     if "Original Traceback" in text:                                   # from a data worker: its last line says what it was
         text = text.strip().splitlines()[-1].partition(": ")[2]
     elif isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror}"
-    return " ".join(text.split()) or type(error).__name__
+    line = " ".join(text.split()) or type(error).__name__
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)  # of a hostile file

@@ -263,7 +263,7 @@ def test_a_full_disk_stops_the_work_and_leaves_no_manifest(tmp_path, monkeypatch
         write(tmp_path / f"source/{i}.wav")
 
     def full_disk(*args):
-        raise OSError("no space left on device")
+        raise corpus.Unwritable("no space left on device")
 
     monkeypatch.setattr(corpus, "save_audio", full_disk)
     refusal(OSError, prepare_corpus, tmp_path / "source", tmp_path / "out", 16000)

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from flowavenet.batch import one_line
+from flowavenet.batch import one_line, short_of_memory
 from flowavenet.cli import judging, mels, pages, scoring, sharing, synthesis, training
 
 app = typer.Typer(
@@ -35,7 +35,9 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not short_of_memory(error):
+            raise                                                      # our own mistake
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
 

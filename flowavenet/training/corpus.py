@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowavenet.audio import Unwritable, audio_info, load_audio, ready_folder, save_audio, write_atomically
+from flowavenet.batch import one_line
 from flowavenet.training.layouts import COLUMNS, MANIFEST, Entry, entries_of
 from flowavenet.training.pairs import Pairs
 
@@ -177,14 +178,19 @@ class Preparation:
 
     def _convert(self, entry: Entry) -> tuple[float, str, str]:
         """Return its seconds, why it is skipped ("" if kept), and what is doubtful about it (or "")."""
+        try:
+            return self._checked(entry)
+        except Unwritable:
+            raise
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:  # torch, too, may be out of memory
+            return 0.0, one_line(error), ""
+
+    def _checked(self, entry: Entry) -> tuple[float, str, str]:
         if self.taken[entry.name] != entry.path:
             return 0.0, f"would become the same file as {self.taken[entry.name]}; rename one", ""
         target, pairs = _target(self.out, entry), self.pairs
-        try:
-            seconds = 0.0 if pairs else _converted(entry.path, target, self.sample_rate)
-            wave = None if seconds else load_audio(entry.path, self.sample_rate)
-        except (ValueError, OSError) as error:
-            return 0.0, str(error), ""
+        seconds = 0.0 if pairs else _converted(entry.path, target, self.sample_rate)
+        wave = None if seconds else load_audio(entry.path, self.sample_rate)
         samples = round(seconds * self.sample_rate) if wave is None else wave.shape[1]
         shortest = math.ceil(self.min_seconds * self.sample_rate)
         if samples < shortest:
@@ -199,12 +205,7 @@ class Preparation:
         ready_folder(target.parent)
         if pairs:
             wave = pairs.delayed(wave)
-            try:
-                doubts += pairs.save(entry.name, wave, target.with_suffix(".npy"))
-            except Unwritable:
-                raise
-            except (ValueError, OSError) as error:
-                return 0.0, str(error), ""
+            doubts += pairs.save(entry.name, wave, target.with_suffix(".npy"))
         save_audio(target, wave, self.sample_rate)
         return wave.shape[1] / self.sample_rate, "", "; ".join(doubts)
 

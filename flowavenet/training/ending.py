@@ -39,18 +39,18 @@ class SaveAtEnd(pl.Callback):
         ends = self.told or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if ends and saver is not None:
             trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
-        self._end_if_told(trainer)
+        self._end_if_told(f"stopped at step {trainer.global_step}")
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._end_if_told(trainer)
+        self._end_if_told("stopped during a validation")
 
     def _listen(self, number: int, _: Any) -> None:
         self.told = number
         signal.signal(number, lambda *_: os._exit(128 + number))
 
-    def _end_if_told(self, trainer: pl.Trainer) -> None:
+    def _end_if_told(self, where: str) -> None:
         if self.told:
-            print(f"stopped at step {trainer.global_step}; {GOES_ON}", file=sys.stderr)
+            print(f"{where}; {GOES_ON}", file=sys.stderr)
             sys.exit(128 + self.told)
 
 
