@@ -205,6 +205,15 @@ def test_pieces_that_end_in_an_error_leave_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_wav_longer_than_its_header_can_count_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("flowavenet.audio.files.MAX_WAV_BYTES", 4000)
+    save_audio(tmp_path / "just.wav", torch.zeros(2000), 22050)
+    with pytest.raises(ValueError, match=r"more\.wav: longer than the 0\.0 h that a WAV can hold; write \.flac"):
+        save_audio(tmp_path / "more.wav", torch.zeros(2001), 22050)
+    save_audio(tmp_path / "more.flac", torch.zeros(2001), 22050)
+    assert {path.name for path in tmp_path.iterdir()} == {"just.wav", "more.flac"}
+
+
 def test_a_minute_of_ogg(tmp_path):
     save_audio(tmp_path / "a.ogg", torch.from_numpy(tone(60 * RATE)), RATE)
     assert audio_info(tmp_path / "a.ogg").seconds == 60
@@ -249,9 +258,24 @@ def test_saving_into_a_missing_folder(tmp_path):
 def test_a_saved_file_has_ordinary_permissions(tmp_path):
     (tmp_path / "plain").touch()
     with write_atomically(tmp_path / "a.txt") as temporary:
-        assert temporary.parent == tmp_path and temporary.suffix == ".txt"
+        assert temporary.is_relative_to(tmp_path / ".unfinished") and temporary.name == "a.txt"
         temporary.write_text("whole")
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no locks of folders")
+def test_what_a_killed_process_leaves_is_cleared_by_the_next_and_what_is_at_work_is_not(tmp_path):
+    code = "import os, sys; from flowavenet.audio import write_atomically\n"
+    code += "with write_atomically(sys.argv[1]): os.kill(os.getpid(), 9)"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code, tmp_path / "a.wav"], cwd=DATA.parents[1])
+        assert len(list(tmp_path.glob(".unfinished/*/a.wav"))) == 1    # the second cleared what the first had left
+    with write_atomically(tmp_path / "b.txt") as slow:
+        slow.write_text("slow")
+        with write_atomically(tmp_path / "c.txt") as quick:
+            quick.write_text("quick")
+        assert sorted(os.listdir(tmp_path)) == [".unfinished", "c.txt"] and slow.exists() and not quick.exists()
+    assert sorted(os.listdir(tmp_path)) == ["b.txt", "c.txt"] and (tmp_path / "b.txt").read_text() == "slow"
 
 
 # Listing

@@ -1,11 +1,12 @@
 """Audio files in and out, and the mel spectrogram in each published convention."""
 
+from flowavenet.audio.atomic import write_atomically
 from flowavenet.audio.calibration import Offset, estimate_offset, with_offset
 from flowavenet.audio.conventions import ABOUT, CONVENTIONS, convention, mel_settings
 from flowavenet.audio.conversion import Conversion, convert
 from flowavenet.audio.denoising import BiasDenoiser
 from flowavenet.audio.doctor import Finding, examine
-from flowavenet.audio.files import AudioInfo, audio_blocks, audio_info, list_audio, load_audio, save_audio, write_atomically
+from flowavenet.audio.files import AudioInfo, audio_blocks, audio_info, list_audio, load_audio, save_audio
 from flowavenet.audio.filterbank import mel_filter_bank
 from flowavenet.audio.intake import Intake, take_in
 from flowavenet.audio.matching import MelMatching

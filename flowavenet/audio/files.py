@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowavenet.audio.writable import explained
+from flowavenet.audio.atomic import write_atomically
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -133,37 +132,6 @@ def list_audio(folder: str | Path) -> list[Path]:
         if path.suffix.lower() in AUDIO_SUFFIXES and not hidden and path.is_file():
             found.append(path)
     return sorted(found)
-
-
-@contextmanager
-def write_atomically(path: str | Path) -> Iterator[Path]:
-    """Lend a temporary name beside `path`; rename it to `path` on success, delete it on any error.
-
-    So nobody ever sees half a file, not even after a crash: the temporary name is hidden, its suffix kept.
-
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "notes.txt"
-    >>> with write_atomically(target) as temporary:
-    ...     _ = temporary.write_text("whole")
-    >>> target.read_text()
-    'whole'
-
-    Raises:
-        Unwritable: the disk is full or read-only, or the like; as NoFolder, which is a FileNotFoundError as well: there is
-            no such folder.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
-    try:
-        with explained(path, temporary):
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            yield temporary
-            temporary.chmod(mode)  # some libraries write files that only their owner may read
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

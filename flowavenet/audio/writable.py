@@ -31,15 +31,13 @@ def explained(path: Path, temporary: Path) -> Iterator[None]:
 
     Libraries tell of a full disk in words of their own, so whatever they raise, the disk itself is asked.
     """
-    if not path.parent.is_dir():
-        raise NoFolder(f"{path.parent}: no such folder; create it first")
     try:
         yield
     except Exception as error:
         refusal = error if getattr(error, "errno", None) in FULL else _refusal(temporary)
         if refusal is None:
             raise
-        raise _unwritable(path, refusal) from error
+        raise unwritable(path, refusal) from error
 
 
 def ready_folder(folder: str | Path) -> None:
@@ -50,7 +48,7 @@ def ready_folder(folder: str | Path) -> None:
         with TemporaryFile(dir=folder, buffering=0) as file:
             file.write(PROBE[:1])
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
 
 
 def _refusal(path: Path) -> OSError | None:
@@ -65,7 +63,8 @@ def _refusal(path: Path) -> OSError | None:
     return None
 
 
-def _unwritable(path: Path, error: OSError) -> Unwritable:
+def unwritable(path: Path, error: OSError) -> Unwritable:
+    """What to raise where the system refuses a file, with what helps."""
     in_the_way = next((place for place in (path, *path.parents) if place.exists()), path)
     if in_the_way.is_file() and error.errno in (errno.EEXIST, errno.ENOTDIR):
         return Unwritable(f"{in_the_way}: is a file; name a folder")
