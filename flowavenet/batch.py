@@ -17,17 +17,17 @@ Result = TypeVar("Result")
 
 def find_files(inputs: Iterable[Path], more_suffixes: tuple[str, ...] = ()) -> list[Path]:
     """Files as given, and of folders all audio (and mel) files in them."""
-    from flowavenet.audio import list_audio
+    from flowavenet.audio.files import AUDIO_SUFFIXES, list_files
 
     files: list[Path] = []
     for path in inputs:
         if not path.is_dir():
             files.append(path)
             continue
-        found = list_audio(path) + [file for file in path.rglob("*") if file.suffix.lower() in more_suffixes]
+        found = list_files(path, AUDIO_SUFFIXES + more_suffixes)
         if not found:
             raise ValueError(f"{path}: no audio{' or mel' if more_suffixes else ''} files in this folder or below")
-        files += sorted(found)
+        files += found
     return files
 
 

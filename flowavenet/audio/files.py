@@ -118,7 +118,12 @@ def audio_info(path: str | Path) -> AudioInfo:
 
 
 def list_audio(folder: str | Path) -> list[Path]:
-    """Find all audio files in a folder and its sub-folders, sorted, without hidden ones.
+    """Find all audio files in a folder and its sub-folders, as :func:`list_files` does."""
+    return list_files(folder, AUDIO_SUFFIXES)
+
+
+def list_files(folder: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Find the files with these suffixes in a folder and its sub-folders, sorted, without hidden (unfinished) ones.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -129,7 +134,7 @@ def list_audio(folder: str | Path) -> list[Path]:
     found = []
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in AUDIO_SUFFIXES and not hidden and path.is_file():
+        if path.suffix.lower() in suffixes and not hidden and path.is_file():
             found.append(path)
     return sorted(found)
 

@@ -29,6 +29,7 @@ from flowavenet.audio import (
     load_mel,
     write_atomically,
 )
+from flowavenet.audio.files import list_files
 
 SPARE = 8
 """Frames that a mel may have more or fewer than its recording, at the end: one where frames sit on the first sample of each
@@ -74,7 +75,7 @@ class Pairs:
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of mels")
         self.files: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in MEL_SUFFIXES):
+        for path in list_files(self.folder, MEL_SUFFIXES):
             name = path.relative_to(self.folder).with_suffix("").as_posix()
             for known in {name, path.stem}:
                 self.files[known].append(path)
