@@ -10,6 +10,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("schemathesis")
 pytest.importorskip("websockets")
 from campaigns import attacks, hostile, servers  # noqa: E402
+from websockets.exceptions import ConnectionClosed  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +48,35 @@ def test_other_methods_are_told_which_there_is(server):
 
 
 HEAD = f"POST /v1/vocode HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {servers.KEY}\r\n".encode()
-CHUNKED = b"Transfer-Encoding: chunked\r\n\r\nno length\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\nno length\r\n"
+NO_TEXT = b"\x81\x82\0\0\0\0\xff\xff"
 
 
-@pytest.mark.parametrize("parts", [
-    [attacks.UPGRADE, b"\x81\x82\0\0\0\0\xff\xff"], [HEAD + CHUNKED], [HEAD.replace(b"vocode", b"sing") + CHUNKED],
-    [HEAD.replace(b"key", b"other") + CHUNKED],
-], ids=["text that is none", "no chunk", "no chunk, elsewhere", "no chunk, no key"])
-def test_a_mistake_is_one_line_in_the_log(server, parts):
+@pytest.mark.parametrize("one, other", [(b"{", b"\0"), (b"}", b"]"), (b"(", b"9e9("), (b"'desc", b"'''desc"), (b"<f4", b"O")])
+def test_head_of_npy_that_is_none_is_told(server, one, other):
+    """A piece whose head cannot be read, which numpy does as it would read Python."""
+    with attacks.session_of(server) as session:
+        session.send("{}")
+        session.send(attacks.npy(attacks.MEL[:, :9]).replace(one, other, 1))
+        assert "are no whole .npy of numbers" in json.loads(session.recv(60))["error"]
+
+
+@pytest.mark.parametrize("head", [CHUNKED, CHUNKED.replace(b"vocode", b"sing"), CHUNKED.replace(b"key", b"other")])
+def test_a_body_that_is_none_leaves_no_traceback(server, head):
     before = server.log.read_text()
-    attacks.spoken(server, parts)
-    assert server.log.read_text().removeprefix(before).count("\n") == 1
+    assert attacks.spoken(server, [head])[0] == 400
+    assert server.log.read_text().removeprefix(before) == "WARNING:  Invalid HTTP request received.\n"
+
+
+@pytest.mark.parametrize("frames", [NO_TEXT, NO_TEXT + b"\x88\x80\0\0\0\0"], ids=["alone", "and a farewell"])
+def test_text_that_is_none_leaves_no_traceback(server, frames):
+    before = server.log.read_text()
+    with attacks.session_of(server) as session:
+        session.socket.sendall(frames)
+        with pytest.raises(ConnectionClosed):
+            session.recv(60)
+    said = server.log.read_text().removeprefix(before)
+    assert "Invalid UTF-8 sequence" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("answer, broken", [

@@ -55,7 +55,8 @@ def serve(
             # whose word is taken for a client's address: nobody's, unless the environment names proxies
             proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
         )
-        logging.getLogger("uvicorn.error").addFilter(briefly)          # here, as Config has just set logging up
+        for name in ("uvicorn.error", "asyncio"):                      # here, as Config has just set logging up
+            logging.getLogger(name).addFilter(briefly)
         for number in (signal.SIGTERM, signal.SIGINT):                 # uvicorn ends what is under way, and then comes here
             signal.signal(number, lambda *_: sys.exit())
         print(f"http://{host}:{socket.getsockname()[1]} serves {', '.join(vocoders)} (Ctrl-C ends)", flush=True)
@@ -63,8 +64,8 @@ def serve(
 
 
 def briefly(record: logging.LogRecord) -> bool:
-    """Have a client's mistake, text in a WebSocket that is none, logged in one line; uvicorn adds a traceback of its own."""
-    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+    """Have a client's mistake, text in a WebSocket that is none, logged without the traceback that uvicorn adds to it."""
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError | InvalidState):  # the latter if it comes again
         record.exc_info = None
     return True
 

@@ -130,10 +130,17 @@ def spoken(server: Server, parts: list[bytes]) -> Answer:
     return (max(statuses) if statuses else None), bytes(heard)
 
 
+def session_of(server: Server) -> Any:
+    """A WebSocket, connected, for a ``with`` statement."""
+    from websockets.sync.client import connect
+
+    url, key = f"ws://127.0.0.1:{server.port}/v1/stream", {"Authorization": f"Bearer {KEY}"}
+    return connect(url, additional_headers=key, open_timeout=LOST, close_timeout=1)
+
+
 def websocket(server: Server, chance: random.Random) -> Answer:
     """An utterance with mistakes; 200 if it is spoken, 400 if an error is told, 500 if the server calls it its own."""
     from websockets.exceptions import ConnectionClosed, WebSocketException
-    from websockets.sync.client import connect
 
     if chance.random() < 0.3:
         parts = [changed(UPGRADE, chance), FRAMES] if chance.random() < 0.3 else [UPGRADE, changed(FRAMES, chance)]
@@ -149,9 +156,8 @@ def websocket(server: Server, chance: random.Random) -> Answer:
         messages.pop(chance.randrange(len(messages)))
     if chance.random() < 0.2:
         chance.shuffle(messages)
-    url, key = f"ws://127.0.0.1:{server.port}/v1/stream", {"Authorization": f"Bearer {KEY}"}
     try:
-        with connect(url, additional_headers=key, open_timeout=LOST, close_timeout=1) as session:
+        with session_of(server) as session:
             try:
                 for text, message in [*messages, (True, b"end")]:
                     session.send(message, text=text)
@@ -159,7 +165,8 @@ def websocket(server: Server, chance: random.Random) -> Answer:
                     return None, b""                                   # leave without a word of what was made
                 while isinstance(said := session.recv(LOST), bytes):
                     pass
-                return (400 if "error" in json.loads(said) else 200), said.encode()
+                error = json.loads(said).get("error", "")
+                return (500 if "the server made" in error else 400 if error else 200), said.encode()
             except ConnectionClosed as closed:
                 return (500 if closed.rcvd and closed.rcvd.code == 1011 else None), b""
     except TimeoutError:

@@ -88,12 +88,13 @@ def serving(folder: Path, *words: str) -> Iterator[Server]:
     own = {"FLOWAVENET_API_KEY": KEY, "OMP_NUM_THREADS": "1", "HOME": str(home), "TMPDIR": str(home)}
     with log.open("w") as said:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=os.environ | own, cwd=home)
+    with process:
         try:
-            with process:
-                begun = re.match(r"http://127.0.0.1:(\d+) serves ", process.stdout.readline())
-                if not begun:
-                    raise RuntimeError(f"the server did not start: {log.read_text()}")
-                yield Server(process, int(begun[1]), home, log)
-                process.terminate()
+            begun = re.match(r"http://127.0.0.1:(\d+) serves ", process.stdout.readline())
+            if not begun:
+                raise RuntimeError(f"the server did not start: {log.read_text()}")
+            yield Server(process, int(begun[1]), home, log)
+            process.terminate()
+            process.wait(LOST)
         finally:
             process.kill()
