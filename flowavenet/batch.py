@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -85,6 +88,16 @@ def in_background(
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
+
+
+def end_with_parent() -> None:
+    """Have this process, a worker, end with the one that started it, however that ends; else it waits for work, for ever."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def progress_bar() -> Any:

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from flowavenet.audio import mel_settings
+from flowavenet.batch import end_with_parent
 from flowavenet.benchmark.measures import benchmark, ceiling, stream, train
 from flowavenet.models import MODELS, build
 from flowavenet.vocoder import PRECISIONS, Vocoder
@@ -59,7 +60,7 @@ def measure(kind: str, device: str, precision: str, model: str = "", **options: 
 
 def apart(**case: Any) -> Record:
     """:func:`measure` in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         return pool.submit(measure, **case).result()
 
 

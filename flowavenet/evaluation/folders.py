@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flowavenet.audio import audio_info, list_audio, load_audio
-from flowavenet.batch import Failures
+from flowavenet.batch import Failures, end_with_parent
 from flowavenet.evaluation.alignment import decibels, find_lag, level_gain, without_lag
 from flowavenet.evaluation.metrics import score
 
@@ -144,10 +144,16 @@ def _each(work: Callable[[Utterance], Any], pairs: Sequence[Utterance], workers:
         return
     context = get_context("spawn")                                     # a forked torch may hang
     try:
-        with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        with ProcessPoolExecutor(workers, context, _begin) as pool:
             yield from pool.map(work, pairs)
     except BrokenProcessPool:
         raise ValueError("a worker process was killed, perhaps for want of memory; try --workers 1") from None
+
+
+def _begin() -> None:
+    """What a worker does first."""
+    torch.set_num_threads(1)
+    end_with_parent()
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
