@@ -17,12 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowavenet.audio import MelSettings, ready_folder, write_atomically
+from flowavenet.audio.strict import read_yaml, short
 from flowavenet.models import MODELS, FlowVocoder, build
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
 SMALL = 1024
 """Tensors of at most so many numbers (norms, biases, gains) stay in float32: they weigh nothing and matter most."""
+PLENTY = 2**24
+"""Weights that any config.yaml may ask for, so that one that does not go with its weights is told what differs."""
 LICENCES = "mit apache-2.0 bsd-3-clause gpl-3.0 cc0-1.0 cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc-by-nc-sa-4.0".split()
 """Those that a card's head may name: the Hugging Face Hub refuses words that it does not know."""
 CARD_PAGE = """---
@@ -107,28 +110,44 @@ def load_checkpoint(folder: str | os.PathLike) -> tuple[FlowVocoder, MelSettings
     for file in (config_file, weights_file):
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; a checkpoint folder holds {CONFIG} and {WEIGHTS}")
-    try:
-        content = yaml.safe_load(config_file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{config_file}: not YAML ({_line(error)})") from error
+    content = read_yaml(config_file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
-        raise ValueError(f"{config_file}: format is {found!r}, this version of flowavenet reads {FORMAT}")
-    try:
-        mel = MelSettings(**content["mel"])
-        model = build(content["model"], content["config"] or {}, mel.n_mels, mel.hop_length)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{config_file}: {_line(error)}") from error
+        raise ValueError(f"{config_file}: format is {short(found)}, this version of flowavenet reads {FORMAT}")
     facts = content.get("training") or {}
     if not isinstance(facts, dict):
         raise ValueError(f"{config_file}: training is {type(facts).__name__}, it holds names and values")
+    if reason := _misfit(facts):
+        raise ValueError(f"{config_file}: training: {reason}")
     try:
         state = load_file(weights_file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{weights_file}: not a whole safetensors file ({_line(error)}); copy it again") from error
+    # not many times what the file has; weight norm holds some of it several times
+    most = max(4 * sum(value.numel() for value in state.values()), PLENTY)
+    try:
+        mel = MelSettings(**content["mel"])
+        model = build(content["model"], content["config"] or {}, mel.n_mels, mel.hop_length, most)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{config_file}: {_line(error)}") from error
     _check_weights(weights_file, state, model.state_dict())
     model.load_state_dict(state)
     return model.eval(), mel, facts
+
+
+def _misfit(facts: dict[str, Any]) -> str:
+    """What is wrong with those of the facts that are not only told; empty: nothing."""
+    speakers, synthesis = facts.get("speakers") or [], facts.get("synthesis") or {}
+    if not isinstance(speakers, list) or not all(isinstance(name, str | int) for name in speakers):
+        return f"speakers is {short(speakers)}, must be a list of names"
+    if not isinstance(synthesis, dict):
+        return f"synthesis is {short(synthesis)}, must have temperature and match"
+    temperature, match = synthesis.get("temperature", 0.0), synthesis.get("match", 0)
+    if not isinstance(temperature, int | float) or not 0 <= temperature <= 100:
+        return f"temperature is {short(temperature)}, must be a number, 0 to 100"
+    if type(match) is not int or not 0 <= match <= 10_000:
+        return f"match is {short(match)}, must be a whole number, 0 to 10000"
+    return ""
 
 
 def _check_weights(file: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

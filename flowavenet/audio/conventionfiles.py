@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from flowavenet.audio.settings import MelSettings
+from flowavenet.audio.strict import parse_npy, read_yaml, short
 
 FIELDS = tuple(field.name for field in dataclasses.fields(MelSettings))
 SUFFIXES = (".yaml", ".yml")
@@ -40,16 +41,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
     Raises FileNotFoundError or ValueError, in one line that names the file.
     """
-    import yaml
-
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())[:120]})") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds {content!r:.40}, not a mapping; write one line 'field: value' for each field")
+        raise ValueError(f"{path}: holds {short(content)}, not a mapping; write one line 'field: value' for each field")
     return content
 
 
@@ -65,12 +61,12 @@ def settings_from(fields: Any, where: str, folder: Path, look_up: Callable[[str]
     Raises ValueError or FileNotFoundError, in one line that says where.
     """
     if not isinstance(fields, dict):
-        raise ValueError(f"{where}: is {fields!r:.40}, not a mapping of mel settings; write 'field: value' for each")
+        raise ValueError(f"{where}: is {short(fields)}, not a mapping of mel settings; write 'field: value' for each")
     fields = dict(fields)
     like, statistics = fields.pop("like", None), fields.pop("statistics", None)
     for name in fields:
         if name not in FIELDS:
-            raise ValueError(f"{where}: no field is called {name!r}; there are like, statistics, {', '.join(FIELDS)}")
+            raise ValueError(f"{where}: no field is called {short(name)}; there are like, statistics, {', '.join(FIELDS)}")
     try:
         if like is None:
             base = MelSettings()
@@ -116,10 +112,9 @@ def read_statistics(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if path.suffix != ".npy":
         raise ValueError(f"{path}: statistics are .npy or .h5; write np.stack([means, deviations]) with np.save")
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        reason = "holds pickled objects, which may run code" if "pickle" in str(error) else "is no whole .npy file"
-        raise ValueError(f"{path}: {reason}; write np.stack([means, deviations]) with np.save") from error
+        rows = parse_npy(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; write np.stack([means, deviations]) with np.save") from error
     if rows.ndim != 2 or len(rows) != 2:
         raise ValueError(f"{path}: has shape {rows.shape}, must be (2, n_mels): means and standard deviations")
     return rows[0].astype(float), rows[1].astype(float)

@@ -19,6 +19,8 @@ from flowavenet.audio.settings import MelSettings
 
 _NO_MATTER = dict(log="ln", floor=1e-5, offset=0.0, scale=1.0, clip=None, pad_mode="reflect", peak=None, eps=1e-14)
 _ROUNDS = 50
+LOUDEST = 1e18
+"""Energy: beyond any sound, by far, and below what sums of them in float32 can hold."""
 _BEYOND = 1.1  # so much of the frequency where its bands end is a little
 
 
@@ -111,7 +113,7 @@ class Converter:
             )
         source, target = self.source, self.target
         reader, writer = self.reader.to(mel.device), self.writer.to(mel.device)
-        energies = reader.energies(mel)
+        energies = reader.energies(mel).clamp(max=LOUDEST)
         if self.same_bands:
             return writer.from_energies(energies)
         # Nobody knows how far below the floor is what lies at it, and how far beyond the clip what lies there; half and

@@ -35,7 +35,7 @@ from flowavenet.audio.averagespeech import AT_PEAK, OVER_FRAMES, average_speech,
 from flowavenet.audio.conventions import CONVENTIONS
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.melsketch import Sketch
-from flowavenet.audio.settings import MelSettings
+from flowavenet.audio.settings import LARGEST_VALUE, MelSettings
 from flowavenet.audio.speechlikelihood import PREDICTED, Difference, log_density, undo_floor
 
 STANDARDISED = "standardised"
@@ -238,6 +238,8 @@ def _problem(mel: Tensor) -> str:
         return f"{bad} of {mel.numel()} values are not finite"
     if _squeezed(mel).dim() != 3:
         return "more or fewer than bands, frames, and utterances before them"
+    if (largest := mel.abs().max().item()) > LARGEST_VALUE:
+        return f"its values go up to {largest:.3g}, which no logarithms do"
     return "all values are the same" if mel.max() == mel.min() else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from zipfile import is_zipfile
@@ -9,6 +10,10 @@ from zipfile import is_zipfile
 import numpy as np
 import torch
 from torch import Tensor
+
+from flowavenet.audio.atomic import write_atomically
+from flowavenet.audio.settings import LARGEST_VALUE
+from flowavenet.audio.strict import short
 
 MEL_SUFFIXES = (".npy", ".pt", ".safetensors")
 
@@ -67,6 +72,11 @@ class MelFile:
             raise ValueError(
                 f"{self.path}: {bad} of {mel.numel()} values are not finite; look at the front-end that wrote it"
             )
+        if (largest := mel.abs().max().item() if mel.numel() else 0.0) > LARGEST_VALUE:
+            raise ValueError(
+                f"{self.path}: its values go up to {largest:.3g}, those of mels, as logarithms, to {LARGEST_VALUE:g}; look "
+                f"at the front-end that wrote it"
+            )
         return mel[None]
 
     def _mapped(self) -> Tensor:
@@ -87,6 +97,14 @@ class MelFile:
         if 0 in found:
             raise ValueError(f"{path}: shape {found} has 0 frames; the front-end made nothing")
         return mel
+
+
+def save_mel(path: str | os.PathLike, mel: Tensor) -> None:
+    """Write one mel spectrogram (1, n_mels, frames) as .npy, (n_mels, frames); the file appears complete or not at all."""
+    content = io.BytesIO()                                             # as NumPy does not notice that a disk gets full
+    np.save(content, mel[0].numpy())
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def _time(layout: str) -> int:
@@ -113,7 +131,8 @@ def _read(path: Path) -> Tensor:
     if isinstance(content, dict):
         tensors = [value for value in content.values() if isinstance(value, Tensor)]
         if len(tensors) != 1:
-            raise ValueError(f"{path}: holds {len(tensors)} tensors ({', '.join(map(str, content))}); save the mel alone")
+            names = short(", ".join(map(str, content)))
+            raise ValueError(f"{path}: holds {len(tensors)} tensors ({names}); save the mel alone")
         content = tensors[0]
     if not isinstance(content, Tensor):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a tensor; save the mel alone")

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from flowavenet.audio.strict import short
+
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "log": ("ln", "log10", "db"),
     "pad_mode": ("reflect", "constant"),
@@ -13,6 +15,11 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "norm": ("slaney", None),
     "frame_centre": ("hop", "start"),
 }
+
+LARGEST_VALUE = 10_000.0
+"""Of a mel, which is a logarithm: decibels of squared 16-bit samples, the largest in use, reach some hundreds."""
+LARGEST = {"sample_rate": 768_000, "n_fft": 65_536, "n_mels": 1024}
+"""Beyond these, a wrong digit would take all memory."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +84,20 @@ class MelSettings:
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if self.clip is not None:
             clip = _numbers("clip", self.clip)
-            _check(isinstance(clip, tuple) and len(clip) == 2, f"clip is {self.clip!r}, must be two numbers, low and high")
+            pair = isinstance(clip, tuple) and len(clip) == 2
+            _check(pair, f"clip is {short(self.clip)}, must be two numbers, low and high")
             object.__setattr__(self, "clip", clip)
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
-            _check(whole and value > 0, f"{name} is {value!r}, must be a whole number > 0")
+            _check(whole and value > 0, f"{name} is {short(value)}, must be a whole number > 0")
+            most = LARGEST.get(name, value)
+            _check(value <= most, f"{name} is {short(value)}, must be at most {most}")
         for name in ("power", "floor", "eps"):
             _check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, must be above 0")
         for name, choices in CHOICES.items():
             said = " or ".join(map(str, choices)) if len(choices) == 2 else "one of " + ", ".join(map(str, choices))
-            _check(getattr(self, name) in choices, f"{name} is {getattr(self, name)!r}, must be {said}")
+            _check(getattr(self, name) in choices, f"{name} is {short(getattr(self, name))}, must be {said}")
         rate, win, hop = self.sample_rate, self.win_length, self.hop_length
         _check(win <= self.n_fft, f"win_length {win} is longer than n_fft {self.n_fft}; raise n_fft")
         _check(hop <= win, f"hop_length {hop} skips samples between windows of {win}")
@@ -162,7 +172,7 @@ def _numbers(name: str, value: Any) -> float | tuple[float, ...] | None:
             return tuple(float(item) for item in value)
         return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"mel settings: {name} is {value!r}, must be a number") from None
+        raise ValueError(f"mel settings: {name} is {short(value)}, must be a number") from None
 
 
 def _check(ok: bool, message: str) -> None:

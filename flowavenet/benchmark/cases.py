@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from flowavenet.audio import mel_settings
+from flowavenet.audio.strict import read_yaml
 from flowavenet.batch import end_with_parent
 from flowavenet.benchmark.measures import benchmark, ceiling, stream, train
 from flowavenet.models import MODELS, build
@@ -35,12 +35,12 @@ def load(name: str, precision: str = "float32") -> Vocoder:
     if name not in MODELS and not name.endswith((".yaml", ".yml")):
         return Vocoder.from_pretrained(name, precision=precision)
     try:
-        section = {"name": name} if name in MODELS else yaml.safe_load(Path(name).read_text())["model"]
+        section = {"name": name} if name in MODELS else read_yaml(Path(name))["model"]
         mel = mel_settings(section.get("mel", "hifigan"))
         model = build(section["name"], section.get("config") or {}, mel.n_mels, mel.hop_length)
     except KeyError as error:
         raise ValueError(f"{name}: no {error.args[0]} in it; give a recipe, such as those in recipes/") from None
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: not a recipe for a model ({_line(error)})") from None
     return Vocoder(model, mel, precision=precision)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowavenet.audio.strict import read_text
 from flowavenet.evaluation.advice import Curve
 
 EVENTS = "events.out.tfevents.*"
@@ -111,7 +113,7 @@ def _in_order(curve: Curve) -> Curve:
 def _from_csv(folder: Path, file: Path) -> Run:
     """The log that Lightning's CSVLogger writes: a column for each tag, blank where it was not logged, and no clock."""
     rows: dict[str, list[tuple]] = defaultdict(list)
-    with file.open(newline="") as lines:
+    with io.StringIO(read_text(file), newline="") as lines:
         table = csv.DictReader(lines)
         if "step" not in (table.fieldnames or ()):
             raise ValueError(f"{file}: has no column step; this wants what Lightning's CSVLogger writes")

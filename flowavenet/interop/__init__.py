@@ -72,7 +72,7 @@ def recognise(source: Source, teacher: Source | None = None) -> tuple[Family, Fl
         state |= upsampler
     try:
         return family, family.load(state)
-    except (KeyError, IndexError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
         # torch's own list of misfits has a heading
         reason = " ".join(str(error).split("\n")[:2]).replace("\t", "").strip()
         looks = f"{name}: looks like a {family.name}, but weights are missing or of odd shape"

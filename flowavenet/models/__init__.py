@@ -11,6 +11,7 @@ from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
 from flowavenet.models.iaf import IAF, IAFConfig
 from flowavenet.models.lapflow import Lapflow, LapflowConfig
 from flowavenet.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
+from flowavenet.models.plausible import WEIGHTS, at_most, check_types
 from flowavenet.models.waveflow import WaveFlow, WaveFlowConfig
 from flowavenet.models.waveglow import SQUEEZEWAVE_128_256, WaveGlow, WaveGlowConfig
 from flowavenet.models.wavenet import WaveNet, WaveNetConfig
@@ -27,18 +28,26 @@ MODELS: dict[str, type[FlowVocoder]] = {
 """The only registry: checkpoints, recipes and the command line find a model's class here."""
 
 
-def build(name: str, config: dict, n_mels: int, hop_length: int) -> FlowVocoder:
-    """Make the model ``name`` from a plain dict of its Config's fields.
+def build(name: str, config: dict, n_mels: int, hop_length: int, weights: int = WEIGHTS) -> FlowVocoder:
+    """Make the model ``name`` from a plain dict of its Config's fields, of at most so many weights.
 
-    Raises ValueError, in one line, for a name or a field that is not known.
+    Raises ValueError, in one line, for a name or a field that is not known, and for values that make no model.
     """
-    if name not in MODELS:
-        raise ValueError(f"model {name!r} is not known; known are: {', '.join(sorted(MODELS))}")
+    if not isinstance(name, str) or name not in MODELS:
+        raise ValueError(f"model {str(name)[:40]!r} is not known; known are: {', '.join(sorted(MODELS))}")
     cls = MODELS[name]
     fields = set(cls.Config.__dataclass_fields__)
-    if unknown := sorted(set(config) - fields):
-        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(fields))}")
-    return cls(cls.Config(**config), n_mels, hop_length)
+    if not isinstance(config, dict):
+        raise ValueError(f"{name}: its config is {str(config)[:40]!r}, must be settings by name")
+    if unknown := [str(key)[:40] for key in config if key not in fields]:
+        raise ValueError(f"{name} has no setting {', '.join(unknown[:3])}; it has: {', '.join(sorted(fields))}")
+    check_types(name, cls.Config, config)
+    try:
+        with at_most(weights):
+            return cls(cls.Config(**config), n_mels, hop_length)
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError) as error:  # what such sizes lead to
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise ValueError(f"{name} cannot be made of these settings ({reason}); correct them") from error
 
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowavenet.audio import list_audio
+from flowavenet.audio.strict import read_text
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "speaker", "split", "seconds", "mel")
@@ -52,8 +54,7 @@ def entries_of(source: Path) -> list[Entry]:
 
 def _from_manifest(manifest: Path) -> Iterator[Entry]:
     seen: dict[Path, int] = {}
-    # -sig, because spreadsheets put a byte order mark first.
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
+    with io.StringIO(read_text(manifest), newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         columns = reader.fieldnames or []
         if "path" not in columns:
@@ -83,7 +84,7 @@ def _from_manifest(manifest: Path) -> Iterator[Entry]:
 
 def _from_ljspeech(root: Path) -> Iterator[Entry]:
     found = {path.stem: path for path in list_audio(root / "wavs")}
-    lines = (root / "metadata.csv").read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(root / "metadata.csv").splitlines()
     for number, line in enumerate(lines, start=1):
         stem, *texts = (part.strip() for part in line.split("|"))
         if stem:

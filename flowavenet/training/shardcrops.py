@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flowavenet.audio import MelSpectrogram
+from flowavenet.audio.strict import parse_npy
 from flowavenet.training.crops import INT16, Crops
 from flowavenet.training.shards import Packed, Shard, ShardedCorpus
 
@@ -37,7 +38,10 @@ class ShardCrops(Crops):
         return self.last[1]
 
     def predicted_mel(self, clip: int) -> Tensor:
-        return torch.from_numpy(np.load(io.BytesIO(self.packed[clip].npy), allow_pickle=False)).float()
+        try:
+            return torch.from_numpy(parse_npy(self.packed[clip].npy)).float()
+        except ValueError as error:
+            raise ValueError(f"{self.packed[clip].clip.path}: its mel {error}; prepare its shard again") from None
 
 
 class PackedWave:

@@ -44,7 +44,7 @@ def prepare_shards(
     out = Path(out)
     entries = with_splits(unmixed(Path(source), out), valid_fraction, seed, source)
     ready_folder(out)
-    sidecars = [json.loads(path.with_suffix(".json").read_bytes()) for path in _whole(out)]
+    sidecars = read_sidecars(out)
     for sidecar in sidecars:
         if (sidecar["sample_rate"], sidecar["paired"]) != (sample_rate, bool(pairs)):
             raise ValueError(
@@ -109,6 +109,20 @@ def _write(entries: list[Entry], staging: Path, path: Path, sample_rate: int, pa
         for one in _files(staging, entry):
             one.unlink(missing_ok=True)
     return sidecar
+
+
+def read_sidecars(out: Path) -> list[dict[str, Any]]:
+    """What is known of the shards that calls have finished. Raises ValueError for a sidecar that is none."""
+    sidecars = []
+    for path in (path.with_suffix(".json") for path in _whole(out)):
+        try:
+            sidecar = json.loads(path.read_bytes())
+            Shard(**{key: sidecar[key] for key in Shard.__dataclass_fields__})
+            sidecar["sample_rate"], sidecar["paired"], set(sidecar["names"]), sorted(sidecar["speakers"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{path}: is no sidecar of a shard ({error}); delete it and its shard") from None
+        sidecars.append(sidecar)
+    return sidecars
 
 
 def _whole(out: Path) -> list[Path]:
