@@ -52,7 +52,9 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\nno length\r\n"
 NO_TEXT = b"\x81\x82\0\0\0\0\xff\xff"
 
 
-@pytest.mark.parametrize("one, other", [(b"{", b"\0"), (b"}", b"]"), (b"(", b"9e9("), (b"'desc", b"'''desc"), (b"<f4", b"O")])
+@pytest.mark.parametrize("one, other", [
+    (b"{", b"\0"), (b"}", b"]"), (b"(", b"9e9("), (b"'desc", b"'''desc"), (b"<f4", b"O"),
+])
 def test_head_of_npy_that_is_none_is_told(server, one, other):
     """A piece whose head cannot be read, which numpy does as it would read Python."""
     with attacks.session_of(server) as session:

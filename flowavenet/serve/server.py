@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import uvicorn
+from websockets.exceptions import InvalidState
 
 from flowavenet.address import is_local, listen
 from flowavenet.serve.app import application
