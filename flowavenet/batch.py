@@ -44,6 +44,14 @@ def unique_stems(files: list[Path]) -> list[Path]:
     return files
 
 
+def spare(files: list[Path], out: Path, suffix: str) -> None:
+    """Refuse inputs that their own results, ``out/<stem><suffix>``, would replace."""
+    for file in files:
+        result = out / f"{file.stem}{suffix}"
+        if result.exists() and file.exists() and result.samefile(file):
+            raise ValueError(f"{file}: its result would replace it; choose another folder for results")
+
+
 def for_each(files: list[Path], work: Callable[[Path], None]) -> list[str]:
     """Do the work on every file, past bad ones; what went wrong, a line each."""
     failed = Failures()

@@ -1,6 +1,7 @@
 """Shared by all tests: a fixed seed, the command line, and short real recordings."""
 
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -63,11 +64,15 @@ def flowavenet(monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["flowavenet", *map(str, words)])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             cli.main()
             code = 0
         except SystemExit as stop:
             code = stop.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -11,7 +11,7 @@ from flowavenet.audio.filterbank import mel_filter_bank
 from flowavenet.audio.intake import Intake, take_in
 from flowavenet.audio.matching import MelMatching
 from flowavenet.audio.mel import MelSpectrogram
-from flowavenet.audio.melfiles import MEL_SUFFIXES, MelFile, load_mel
+from flowavenet.audio.melfiles import MEL_SUFFIXES, MelFile, load_mel, save_mel
 from flowavenet.audio.settings import MelSettings
 from flowavenet.audio.writable import Unwritable, ready_folder
 
@@ -43,6 +43,7 @@ __all__ = [
     "mel_settings",
     "ready_folder",
     "save_audio",
+    "save_mel",
     "take_in",
     "with_offset",
     "write_atomically",

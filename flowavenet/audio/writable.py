@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ PROBE = bytes(1 << 16)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CURES = dict.fromkeys(FULL, "free some space, and run it again") | {
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), and run it again",
+    errno.ENOENT: "its folder was taken away; run it again",
     errno.ENAMETOOLONG: "give it a shorter name",
 }
 """What helps where a file cannot be written; else another folder."""
@@ -34,7 +36,8 @@ def explained(path: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        refusal = error if getattr(error, "errno", None) in FULL else _refusal(temporary)
+        own = isinstance(error, OSError) and (error.errno in FULL or str(error.filename) == str(temporary))
+        refusal = error if own else _refusal(temporary)
         if refusal is None:
             raise
         raise unwritable(path, refusal) from error
@@ -54,7 +57,8 @@ def ready_folder(folder: str | Path) -> None:
 def _refusal(path: Path) -> OSError | None:
     """What the system says if a file is to be continued; None: it does that."""
     try:
-        with path.open("ab", buffering=0) as file:
+        with path.open("r+b", buffering=0) as file:
+            file.seek(0, os.SEEK_END)
             left = len(PROBE)
             while left:
                 left -= file.write(PROBE[:left])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowavenet.batch import end, find_files, for_each, unique_stems
+from flowavenet.batch import end, find_files, for_each, spare, unique_stems
 from flowavenet.cli.options import Checkpoint, MelConvention
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def mel(
     wanted = mel_settings(to) if to else Vocoder.from_pretrained(checkpoint or None).settings
     files = unique_stems(find_files(inputs, MEL_SUFFIXES))
     if out:
+        spare(files, out, ".npy")
         ready_folder(out)
     failed: list[str] = []
     for (_, suffix), group in groupby(files, lambda file: (file.parent, file.suffix.lower())):
@@ -66,7 +67,7 @@ def _examine(
     path: Path, wanted: MelSettings, convention: str | None, level: float, company: Finding | None, out: Path | None
 ) -> tuple[Intake, Tensor]:
     """Say what a mel is, and convert it; its intake, and its beginning, arranged."""
-    from flowavenet.audio import MelFile, take_in
+    from flowavenet.audio import MelFile, save_mel, take_in
     from flowavenet.audio.intake import ENOUGH
 
     file = MelFile(path)
@@ -82,20 +83,20 @@ def _examine(
         print(f"  {exact}: {', '.join(conversion.reasons)}")
     mel = file.read(intake.layout)
     if out:
-        _save(out / f"{path.stem}.npy", intake(mel))
+        save_mel(out / f"{path.stem}.npy", intake(mel))
     return intake, mel[..., :ENOUGH]
 
 
 def _analyse(path: Path, wanted: MelSettings, out: Path | None) -> None:
     """Write the mel of a recording."""
-    from flowavenet.audio import MelSpectrogram, load_audio
+    from flowavenet.audio import MelSpectrogram, load_audio, save_mel
 
     if out is None:
         raise ValueError(f"{path}: a recording, whose mel would be written; say where, with -o FOLDER")
     spectrogram = MelSpectrogram(wanted)
     mel = spectrogram(spectrogram.normalise(load_audio(path, wanted.sample_rate)))
     print(f"{path}: a recording, analysed into {mel.shape[2]} frames: {brief(wanted)}")
-    _save(out / f"{path.stem}.npy", mel)
+    save_mel(out / f"{path.stem}.npy", mel)
 
 
 def _compare_levels(seen: Iterable[tuple[Intake, Tensor]], reference: Path | None) -> None:
@@ -123,12 +124,3 @@ def brief(settings: MelSettings) -> str:
     """Settings in a line."""
     bands = f"{settings.n_mels} bands of {settings.f_min:g} to {settings.f_max:g} Hz"
     return f"{settings.log} of {bands}, {settings.win_length} / hop {settings.hop_length} at {settings.sample_rate} Hz"
-
-
-def _save(path: Path, mel: Tensor) -> None:
-    import numpy as np
-
-    from flowavenet.audio import write_atomically
-
-    with write_atomically(path) as temporary:
-        np.save(temporary, mel[0].numpy())

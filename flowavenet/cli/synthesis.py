@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flowavenet.batch import end, find_files, progress_bar, say, unique_stems
+from flowavenet.batch import end, find_files, progress_bar, say, spare, unique_stems
 from flowavenet.cli.options import Checkpoint, Device, MelConvention, Precision, Speaker
 
 ENGINES = ["plain", "ray"]
@@ -67,6 +67,7 @@ def vocode(
         files = find_remote(inputs, AUDIO_SUFFIXES + MEL_SUFFIXES)
     else:
         files = find_files(map(Path, inputs), MEL_SUFFIXES)
+        spare(files, Path(out), ".wav")
     unique_stems(files)
     vocoder = Vocoder.from_pretrained(checkpoint or None, device, precision)
     voice = vocoder.voice(speaker)

@@ -6,7 +6,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
@@ -64,3 +67,18 @@ class WholeCheckpoints(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as temporary:
             torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: str | os.PathLike, *args: Any, **options: Any) -> dict[str, Any]:
+        """Of plain values and tensors alone, wherever it is from: nothing in it is run."""
+        with read(path):
+            return super().load_checkpoint(path, *args, **options | {"weights_only": True})
+
+
+@contextmanager
+def read(path: str | os.PathLike) -> Iterator[None]:
+    """Read a checkpoint; that it is broken, or wants code to be run, is said in one line."""
+    try:
+        yield
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        what = "broken, or holds more than plain values and tensors"
+        raise ValueError(f"{path}: {what}; name another checkpoint, or begin another run") from error

@@ -17,7 +17,7 @@ from flowavenet.training.base import VocoderTraining
 from flowavenet.training.callbacks import MovingAverage, SaveVocoder, Throughput
 from flowavenet.training.data import SpeechData
 from flowavenet.training.distillation import DistillationTraining
-from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints
+from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints, read
 from flowavenet.training.likelihood import LikelihoodTraining
 from flowavenet.training.processes import check_strategy, end_with_parent, explained
 from flowavenet.training.showcase import Showcase
@@ -51,6 +51,10 @@ class FitCLI(LightningCLI):
             }
         )
         parser.link_arguments("model.mel", "data.mel")
+
+    def _parse_ckpt_path(self) -> None:
+        with read(self.config["fit"].get("ckpt_path")):
+            super()._parse_ckpt_path()
 
     def after_fit(self) -> None:
         """Validate and save the vocoder once more, if the run ended between two validations."""

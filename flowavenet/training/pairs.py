@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,7 +26,7 @@ from flowavenet.audio import (
     examine,
     load_audio,
     load_mel,
-    write_atomically,
+    save_mel,
 )
 from flowavenet.audio.files import list_files
 
@@ -122,8 +121,7 @@ class Pairs:
             doubtful = doubts(mel, own)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        with write_atomically(target) as part:
-            np.save(part, mel[0].numpy())
+        save_mel(target, mel)
         return doubtful
 
 
