@@ -30,6 +30,7 @@ from starlette.websockets import WebSocketDisconnect  # noqa: E402
 
 from flowavenet.serve.app import application  # noqa: E402
 from flowavenet.serve.limits import Admission, Limits, Refused  # noqa: E402
+from flowavenet.serve.turns import Turns  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
 MEL = load_mel(DATA / "tacotron2.npy", 80)[0].numpy()
@@ -191,6 +192,58 @@ def test_a_short_request_does_not_wait_for_a_long_one(client):
     assert [status for _, status in ended] == [200, 200] and "stream" in ended[1][0]
 
 
+def test_audio_does_not_wait_for_a_second_turn(client):
+    """What is made whole in one step is sent, whatever comes next."""
+    next_one = Event()
+    with ThreadPoolExecutor(1) as threads:
+        with busy(client):
+            asked = threads.submit(client.post, f"/v1/vocode?{OWN}", content=SHORT)
+            wait_until(lambda: metric(client, "queue") == 1)
+            client.app.app.state.service.worker.do(next_one.wait, 30, due=time.monotonic())
+        try:
+            assert asked.result(10).status_code == 200
+        finally:
+            next_one.set()
+
+
+def test_work_is_done_in_the_order_in_which_it_is_due():
+    turns, done, begin = Turns("test"), [], Event()
+    turns.do(begin.wait, 0.0)
+    for due in (3.0, 1.0, 2.0, 1.0, float("inf")):
+        asked = turns.do(lambda due=due: done.append((due, len(done))), due)
+    wait_until(lambda: turns.late() == 4)
+    begin.set()
+    asked.result(10)
+    assert done == [(1.0, 0), (1.0, 1), (2.0, 2), (3.0, 3), (float("inf"), 4)]
+    failed = turns.do(lambda: 1 / 0, 0.0)
+    with pytest.raises(ZeroDivisionError):
+        failed.result(10)
+    turns.close()
+    assert turns.do(begin.wait, 0.0).cancelled()
+
+
+def test_a_chunk_is_due_when_those_before_have_been_heard(client, monkeypatch):
+    worker, due, do = client.app.app.state.service.worker, [], client.app.app.state.service.worker.do
+
+    def noted(step, *given, **when):
+        due.append((time.monotonic(), when["due"]))
+        return do(step, *given, **when)
+
+    monkeypatch.setattr(worker, "do", noted)
+    seconds = 64 * 256 / 22050
+    url = f"/v1/vocode?stream=pcm&chunk_frames=64&checkpoint=stream&{OWN}"
+    for ask in (
+        lambda: client.post(url, content=npy(MEL[:, :200])),
+        lambda: speak(session, [npy(MEL[:, :200])], checkpoint="stream", mel_convention="hifigan", chunk_frames=64),
+    ):
+        due.clear()
+        with client.websocket_connect("/v1/stream") as session:
+            ask()
+        assert len(due) == 4 and due[0][1] == pytest.approx(due[0][0], abs=0.1)
+        for (_, before), (now, then) in zip(due, due[1:], strict=False):
+            assert then >= before + seconds and now < then <= max(now, before) + seconds
+
+
 SECRET = re.compile(rf"Traceback|site-packages|/tmp|{Path.cwd()}")
 """What is none of a client's."""
 WRONG = {
@@ -292,6 +345,24 @@ def test_overload_is_refused_and_told_when_to_come_again(vocoders):
         assert full.value.status == 503 and full.value.headers["Retry-After"] == "1"
         assert (ready.status_code, healthy.status_code) == (503, 200)
         assert [one.result().status_code for one in waiting] == [200, 200]
+
+
+def test_nobody_is_let_in_to_wait_for_long(vocoders):
+    """Behind more work that is due than a request may wait for, as work has gone so far, the next one is refused."""
+    with TestClient(application(vocoders, Limits(wait=0.5))) as client, ThreadPoolExecutor(1) as threads:
+        worker = client.app.app.state.service.worker
+        while worker.wait(1) <= 0.5 / 2:                               # steps that take their time
+            worker.do(time.sleep, 1.0).result()
+        with busy(client):
+            waiting = threads.submit(client.post, f"/v1/vocode?{OWN}", content=SHORT)
+            wait_until(lambda: metric(client, "queue") == 1)
+            assert client.get("/readyz").status_code == 200
+            worker.do(time.sleep, 0)
+            worker.do(time.sleep, 0)
+            refused, ready = client.post(f"/v1/vocode?{OWN}", content=SHORT), client.get("/readyz")
+        assert (refused.status_code, ready.status_code) == (503, 503) and int(refused.headers["retry-after"]) >= 1
+        assert "the server is busy with 1 requests" in refused.json()["error"]
+        assert waiting.result().status_code == 200 and client.get("/readyz").status_code == 200
 
 
 def test_a_client_keeps_to_its_rate():

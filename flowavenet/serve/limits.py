@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -26,6 +26,8 @@ class Limits:
     """Of those, for one client: half, so that no one client shuts the others out."""
     rate: float = 20.0
     """Requests per second of one client, in the long run; a second's worth may come at once."""
+    wait: float = 5.0
+    """Seconds that a request may have to wait for its turn; while it would be longer, none is taken."""
     patience: float = 120.0
     """Seconds in which a request must be done, upload and download included."""
     idle: float = 30.0
@@ -48,17 +50,22 @@ class Refused(Exception):
 
 
 class Admission:
-    """Who may come in: so many requests at once, and so many per second of each client."""
+    """Who may come in: so many requests at once, so many per second of each client, and none that would wait for long.
 
-    def __init__(self, limits: Limits):
-        self.limits = limits
+    Args:
+        limits: how many, and how long.
+        wait: says how many seconds a request would have to wait.
+    """
+
+    def __init__(self, limits: Limits, wait: Callable[[], float] = lambda: 0.0):
+        self.limits, self.wait = limits, wait
         self.inside: dict[str, int] = {}
         """Requests under way, by client."""
         self._due: dict[str, float] = {}                               # when a client that kept to its rate would be here
 
     @property
     def full(self) -> bool:
-        return sum(self.inside.values()) >= self.limits.requests
+        return sum(self.inside.values()) >= self.limits.requests or self.wait() > self.limits.wait
 
     def pace(self, client: str, now: float | None = None) -> None:
         """Count a request of a client. Raises :class:`Refused` if it comes too early for the client's rate.
@@ -82,7 +89,8 @@ class Admission:
         if mine >= self.limits.share:
             raise Refused(429, f"{mine} of your requests are under way, the most for one client; wait for one", 1)
         if self.full:
-            raise Refused(503, f"the server is busy with {self.limits.requests} requests; try again in a moment", 1)
+            busy = f"the server is busy with {sum(self.inside.values())} requests; try again in a moment"
+            raise Refused(503, busy, max(1, self.wait() - self.limits.wait))
         self.inside[client] = mine + 1
         try:
             yield

@@ -50,9 +50,9 @@ class Service:
 
     def __init__(self, vocoders: dict[str, Vocoder], limits: Limits, batch: int):
         self.vocoders, self.limits = vocoders, limits
-        self.admission, self.metrics = Admission(limits), Metrics()
+        self.metrics, self.readers = Metrics(), anyio.CapacityLimiter(READERS)
         self.worker = Worker(self.metrics, batch)
-        self.readers = anyio.CapacityLimiter(READERS)
+        self.admission = Admission(limits, self.wait)
         self.sessions = anyio.CapacityLimiter(limits.requests)
 
     def vocoder(self, wanted: Synthesis) -> Vocoder:
@@ -65,6 +65,11 @@ class Service:
             raise ValueError(f"mel_convention {wanted.mel_convention!r} is not known; choose one of: {', '.join(known)}")
         self.vocoders[name].voice(wanted.speaker)
         return self.vocoders[name]
+
+    def wait(self) -> float:
+        """Seconds that a request would wait for its turn, as those that are being read will come before it."""
+        reading = self.readers.statistics()
+        return self.worker.wait(reading.borrowed_tokens + reading.tasks_waiting)
 
     async def take_in(self, content: bytes, wanted: Synthesis) -> tuple[Vocoder, Clip]:
         """Read an upload, in a thread. Raises ValueError, in one line, for what is no mel or recording, or too long."""

@@ -1,8 +1,10 @@
-"""One thread does all of torch's work, in steps of one chunk of audio, for whoever is next.
+"""One thread does all of torch's work, in steps of one chunk of audio, for whoever needs it first.
 
-Torch uses all cores for one piece of work, so two at once would only be in each other's way. Steps take turns: after each
-chunk a request goes to the end of the queue, and a long one does not keep a short one waiting. Requests for mels of one
-length and the same settings that wait at the same time are rendered together; none waits for company.
+Torch uses all cores for one piece of work, so two at once would only be in each other's way. A step is due when its audio is
+needed: the first of a request at once, each other when what was made before it has been heard (earliest deadline first: Liu
+and Layland, 1973). So a long request does not keep a short one waiting, nor does a stream that is ahead of its listener keep
+one from beginning. Requests for mels of one length and the same settings that wait at the same time are rendered together;
+none waits for company.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from threading import Lock
 from time import monotonic, perf_counter
@@ -21,9 +23,12 @@ from torch import Tensor
 
 from flowavenet.audio import MelSettings
 from flowavenet.serve.metrics import Metrics
+from flowavenet.serve.turns import Turns
 from flowavenet.vocoder import Vocoder
 
 Result = TypeVar("Result")
+LATELY = 20
+"""Steps that the usual duration of one is judged by."""
 
 
 class Worker:
@@ -36,10 +41,11 @@ class Worker:
 
     def __init__(self, metrics: Metrics, batch: int):
         self.metrics, self.batch = metrics, batch
-        self._thread = ThreadPoolExecutor(1, "vocoder")
+        self._turns = Turns("vocoder")
         self._joinable: dict[tuple, Batch] = {}
         self._lock = Lock()
         self._since: float | None = None                               # when the step at work began
+        self._usual = 0.0                                              # seconds of a step, a running mean
 
     @property
     def stuck(self) -> float:
@@ -47,11 +53,15 @@ class Worker:
         since = self._since
         return 0.0 if since is None else monotonic() - since
 
-    def close(self) -> None:
-        self._thread.shutdown(cancel_futures=True)
+    def wait(self, more: int = 0) -> float:
+        """Seconds that a new request would wait for its turn, behind so many more steps than are due: an estimate."""
+        return (self._turns.late() + more) * self._usual
 
-    def do(self, step: Callable[..., Result], *given: Any) -> Future[Result]:
-        """Let the thread do a step when its turn has come."""
+    def close(self) -> None:
+        self._turns.close()
+
+    def do(self, step: Callable[..., Result], *given: Any, due: float = 0.0) -> Future[Result]:
+        """Let the thread do a step when its turn has come; by default it is the next."""
 
         def timed() -> Result:
             self.metrics.waiting.dec()
@@ -59,11 +69,12 @@ class Worker:
             try:
                 return step(*given)
             finally:
-                self._since = None
-                self.metrics.work.inc(perf_counter() - start)
+                self._since, took = None, perf_counter() - start
+                self._usual += (took - self._usual) / LATELY
+                self.metrics.work.inc(took)
 
         self.metrics.waiting.inc()
-        return self._thread.submit(timed)
+        return self._turns.do(timed, due)
 
     def vocode(
         self, vocoder: Vocoder, mel: Tensor, chunk_frames: int | None, seed: int, **how: Any
@@ -83,7 +94,7 @@ class Worker:
             batch = self._joinable.get(key)
             if batch is None or len(batch.orders) >= self.batch:
                 batch = self._joinable[key] = Batch(self, vocoder, chunk_frames, how)
-                self.do(batch.begin, key)
+                self.do(batch.begin, key, due=batch.due)
             batch.orders.append(order)
         return order.chunks()
 
@@ -94,9 +105,10 @@ class Worker:
                 del self._joinable[key]
             return [order for order in batch.orders if not order.left]
 
-    def made(self, vocoder: Vocoder, chunk: Tensor) -> None:
-        """Count audio (batch, samples)."""
+    def made(self, vocoder: Vocoder, chunk: Tensor, due: float) -> float:
+        """Count audio (batch, samples) that was due at a time; when the next is, as this has been heard then."""
         self.metrics.audio.inc(chunk.numel() / vocoder.sample_rate)
+        return max(due, monotonic()) + chunk.shape[1] / vocoder.sample_rate
 
 
 class Order:
@@ -127,6 +139,7 @@ class Batch:
     def __init__(self, worker: Worker, vocoder: Vocoder, chunk_frames: int, how: dict[str, Any]):
         self.worker, self.vocoder, self.chunk_frames, self.how = worker, vocoder, chunk_frames, how
         self.orders: list[Order] = []
+        self.due, self.frames = monotonic(), 0                         # of the next chunk; made so far
 
     def begin(self, key: tuple) -> None:
         """The first step."""
@@ -139,18 +152,20 @@ class Batch:
     def go_on(self) -> None:
         """Another step, and so on until all is made or nobody waits for it."""
         try:
-            chunk = next(self.chunks, None)
+            chunk = next(self.chunks)
         except Exception as error:                                     # whatever it is, those who wait must hear of it
             for order in self.orders:
                 order.put(error)
             return
-        rows = [None] * len(self.orders) if chunk is None else chunk.cpu().split(1)
-        for order, row in zip(self.orders, rows, strict=True):
+        self.frames += chunk.shape[1] // self.vocoder.settings.hop_length
+        ended = self.frames >= self.orders[0].mel.shape[2]             # said at once, not when another turn has come
+        for order, row in zip(self.orders, chunk.cpu().split(1), strict=True):
             order.put(row)
-        if chunk is not None:
-            self.worker.made(self.vocoder, chunk)
-            if not all(order.left for order in self.orders):
-                self.worker.do(self.go_on)
+            if ended:
+                order.put(None)
+        self.due = self.worker.made(self.vocoder, chunk, self.due)
+        if not ended and not all(order.left for order in self.orders):
+            self.worker.do(self.go_on, due=self.due)
 
     def _chunks(self) -> Iterator[Tensor]:
         mels, seeds = torch.cat([order.mel for order in self.orders]), [order.seed for order in self.orders]
@@ -177,19 +192,20 @@ class Remote:
 
         chunks = self.vocoder.stream(at_hand(), chunk_frames, **how)
         wanted = chunk_frames + self.vocoder.context(how.get("match"), how.get("denoise", 0) > 0)[1]
-        arrived = 0
+        arrived, made, due = 0, 0, 0.0
+
+        def another() -> Tensor:
+            nonlocal made, due
+            chunk = self.worker.do(next, chunks, due=due or monotonic()).result()
+            due = self.worker.made(self.vocoder, chunk, due)
+            made += chunk.shape[1] // self.settings.hop_length
+            return chunk.cpu()
+
         for piece in mel:
             held.append(piece)
             arrived += piece.shape[2]
             while arrived >= wanted:
-                yield self._next(chunks)
+                yield another()
                 wanted += chunk_frames
-        while (chunk := self._next(chunks)) is not None:
-            yield chunk
-
-    def _next(self, chunks: Iterator[Tensor]) -> Tensor | None:
-        chunk = self.worker.do(next, chunks, None).result()
-        if chunk is not None:
-            self.worker.made(self.vocoder, chunk)
-            chunk = chunk.cpu()
-        return chunk
+        while made < arrived:
+            yield another()
