@@ -1,8 +1,8 @@
 """Vocoding by several processes, which Ray Data keeps alive: folders of any size, on all processors of a machine.
 
 Each process, an actor, has a vocoder of its own, and works as vocoding does without Ray on a few files at a time. If
-one is killed, Ray starts another, which does those files again: the same samples come out, and as each result is written
-under a temporary name and then renamed, it does not matter how far the first had come. (The temporary file, hidden, stays.)
+one is killed, Ray starts another, which does those files again: the same samples come out, and as results appear whole or
+not at all, it does not matter how far the first had come.
 """
 
 from __future__ import annotations

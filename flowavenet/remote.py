@@ -207,6 +207,7 @@ def _tried(place: str, what: str, action: Callable[[], Result]) -> Result:
         except Exception as error:                                     # of some transport: stores have their own kinds
             if pause is None:
                 said = f"could not {what} it, {len(PAUSES) + 1} times ({one_line(error)})"
-                raise OSError(f"{place}: {said}; see that it can be reached, then go on with --skip-existing") from error
+                cure = "see that it can be reached and knows your keys, then go on with --skip-existing"
+                raise OSError(f"{place}: {said}; {cure}") from error
             time.sleep(pause)
     raise AssertionError

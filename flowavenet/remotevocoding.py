@@ -60,7 +60,10 @@ class RemoteVocoding(Vocoding):
             results = {file.path: file.modified for file in list_remote(self.out)}
             fresh = (all(_is_fresh(file, name, results) for name in self._results(file)) for file in files)
             files = [replace(file, there=there) for file, there in zip(files, fresh, strict=True)]
-        return super().groups(files)
+        groups = super().groups(files)
+        if groups and not self.convention:
+            self._examine(files)
+        return groups
 
     def run(self, files: Iterable[RemoteFile]) -> None:
         groups = self.groups(files)
@@ -74,14 +77,16 @@ class RemoteVocoding(Vocoding):
         return self.skip and bool(file.there)
 
     def _opened(self, files: Iterable[RemoteFile]) -> Iterator[Source]:
-        for (folder, suffix), group in groupby(files, lambda file: (file.parent, file.suffix.lower())):
-            beside = list(group)
+        return (Elsewhere(file, (file.size or UNKNOWN) / FRAME) for file in files)
+
+    def _examine(self, files: list[RemoteFile]) -> None:
+        """Find out what the mels of each folder are."""
+        for (folder, suffix), beside in groupby(files, lambda file: (file.parent, file.suffix.lower())):
             if suffix in MEL_SUFFIXES and (folder, suffix) not in self.company:
-                self.company[folder, suffix] = None if self.convention else self._examined(beside)
-            yield from (Elsewhere(file, (file.size or UNKNOWN) / FRAME) for file in beside)
+                self.company[folder, suffix] = self._examined(list(beside))
 
     def _examined(self, beside: list[RemoteFile]) -> Finding | None:
-        """What the mels of a folder are, by those that would be looked at were they here."""
+        """What mels of one folder are, by those that would be looked at were they here."""
         with TemporaryDirectory(prefix="flowavenet-") as folder:
             paths = {file: Path(folder) / file.name for file in beside[:: -(-len(beside) // COMPANY)]}
 
