@@ -82,9 +82,9 @@ def find_remote(places: Iterable[str], suffixes: tuple[str, ...]) -> list[Remote
     """
     files: list[RemoteFile] = []
     for place in places:
-        folder, _, name = place.rpartition("/")
+        folder, root, name = place.rpartition("/")
         if PurePosixPath(name).suffix.lower() in suffixes:             # which needs no request to find out
-            files.append(_file(place, folder or ".", name))
+            files.append(_file(place, folder or root or ".", name))
             continue
         found = [file for file in list_remote(place) if file.suffix.lower() in suffixes]
         if not found:
@@ -165,7 +165,8 @@ def _store(place: str) -> tuple[Any, str]:
     try:
         return url_to_fs(place)
     except ImportError as error:                                       # which says what to install
-        raise ModuleNotFoundError(f"{place}: {one_line(error).rstrip('.')} (pip install ...)") from None
+        said = one_line(error).rstrip(".")
+        raise ModuleNotFoundError(f"{place}: its store needs a package that is not here ({said}); get it by pip") from None
     except ValueError as error:
         raise ValueError(f"{place}: {one_line(error)}; give an address that fsspec knows, as s3://bucket/folder") from None
 

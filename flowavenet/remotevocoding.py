@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -112,12 +112,14 @@ class RemoteVocoding(Vocoding):
         _at_once(bring, files, {file.folder for file in files})
         return Portion(here, {paths[file]: file for file in files if file not in self.failed})
 
-    def _vocoded(self, fetched: Iterable) -> Iterator[tuple[Portion, float]]:
+    def _vocoded(self, fetched: Iterable[tuple[list[Source], Future[Portion]]]) -> Iterator[Portion]:
         done = 0.0
         for sources, portion in fetched:
             here, files = portion.result()
-            keys = {path: (path.parent, path.suffix.lower()) for path in files}
-            company = {keys[path]: self.company.get((file.parent, keys[path][1])) for path, file in files.items()}
+            company = {}
+            for path, file in files.items():
+                suffix = file.suffix.lower()
+                company[path.parent, suffix] = self.company.get((file.parent, suffix))
             work = Vocoding(
                 self.vocoder, here, self.batch, self.picture, self.seed, convention=self.convention, level_db=self.level_db,
                 company=company, **self.how,

@@ -16,7 +16,7 @@ import soundfile
 
 from flowavenet import Vocoder, remote
 from flowavenet.audio.writable import Unwritable
-from flowavenet.rayvocoding import Actor, _how
+from flowavenet.rayvocoding import Actor, RayVocoding, _how
 from flowavenet.remote import RemoteFile, fetch, find_remote, list_remote, put
 from flowavenet.remotevocoding import RemoteVocoding
 from flowavenet.vocoding import Vocoding, portions
@@ -122,11 +122,12 @@ def test_what_is_elsewhere_becomes_what_it_would_here(vocoder, folder, here, mem
     source = {"memory": "memory://mels", "file": f"file://{folder}", "path": str(folder), "http": web}[protocol]
     if protocol == "memory":
         memory.put(f"{folder}/", "/mels", recursive=True)
-    if protocol == "http":                                             # whose listings tell no sizes
-        batch, results = 1, results if batch == 1 else pytest.skip("lengths are not known before files are fetched")
+    sources = [source]
+    if protocol == "http" and batch > 1:                               # whose listings tell no sizes
+        sources = [f"{web}/{file.path}" for file in list_remote(str(folder))]
     out = f"file://{tmp_path}/out" if protocol == "file" else "memory://out/wavs"
     told = []
-    made = run(vocoder, [source], out, batch, progress=lambda done, total: told.append((done, total)))
+    made = run(vocoder, sources, out, batch, progress=lambda done, total: told.append((done, total)))
     there = contents(tmp_path / "out") if protocol == "file" else in_memory(memory, "/out")
     assert there == results and len(results) == 12
     assert by_name(made.failed, source) == by_name(work.failed, folder) and len(work.failed) == 1
@@ -263,6 +264,15 @@ def test_a_place_that_cannot_be_written_to_ends_the_run(vocoder, folder, memory,
     assert puts[0] > 90 and not memory.find("/out")
 
 
+def test_an_actor_tells_that_a_place_cannot_be_written_to(vocoder, folder, memory, monkeypatch, tmp_path):
+    failing(monkeypatch, memory, "put_file", PermissionError("403"), 100)
+    work = RemoteVocoding(vocoder, "memory://out", **HOW)
+    actor = SimpleNamespace(vocoder=vocoder, kind=RemoteVocoding, how=_how(work))
+    result = Actor._result(actor, find_remote([str(folder / "01.npy")], SUFFIXES), tmp_path / "tries")
+    with pytest.raises(Unwritable, match="memory://out/01.wav: you may not write it"):
+        RayVocoding(work, actors=1)._note(**result)
+
+
 def test_nothing_is_half_written(memory, monkeypatch, tmp_path):
     (tmp_path / "a.wav").write_bytes(b"whole")
     seen, real = [], memory.put_file
@@ -280,8 +290,8 @@ def test_nothing_is_half_written(memory, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "source, out, said",
     [
-        ("s3://bucket/mels", "out", "s3://bucket/mels: Install s3fs"),
-        ("mels", "s3://bucket/wavs", "s3://bucket/wavs: Install s3fs"),
+        ("s3://bucket/mels", "out", "s3://bucket/mels: its store needs a package that is not here (Install s3fs"),
+        ("mels", "s3://bucket/wavs", "s3://bucket/wavs: its store needs"),
         ("memory://nothing", "out", "memory://nothing: no .wav"),
         ("carrier://pigeon", "out", "carrier://pigeon: Protocol not known: carrier; give an address"),
         ("memory://mels", "https://example.org/wavs", "https://example.org/wavs: can be read, but not be written to"),
