@@ -149,11 +149,19 @@ def transfers(places: Iterable[str]) -> int:
     return min((TRANSFERS if _store(place)[0].async_impl else 1 for place in places), default=1)
 
 
-def check_writable(folder: str) -> None:
-    """Refuse a place that is only for reading. Raises as :func:`find_remote`."""
-    store, _ = _store(folder)
+def check_results(folder: str, files: Iterable[RemoteFile], suffix: str) -> None:
+    """Refuse a folder that is only for reading, or in which results would replace their inputs, as they have a suffix.
+
+    Raises as :func:`find_remote`.
+    """
+    store, root = _store(folder)
     if {"http", "https"} & _protocols(store):
         raise ValueError(f"{folder}: can be read, but not be written to; give a folder, or an address as s3://bucket/folder")
+    endangered = {file.parent: file for file in files if file.suffix == suffix}
+    for parent, file in endangered.items():
+        where, inside = _store(parent)
+        if type(where) is type(store) and inside.rstrip("/") == root.rstrip("/"):
+            raise ValueError(f"{file}: its result would replace it; choose another folder for results")
 
 
 def _store(place: str) -> tuple[Any, str]:

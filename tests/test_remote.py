@@ -291,11 +291,12 @@ def test_nothing_is_half_written(memory, monkeypatch, tmp_path):
     "source, out, said",
     [
         ("s3://bucket/mels", "out", "s3://bucket/mels: its store needs a package that is not here (Install s3fs"),
-        ("mels", "s3://bucket/wavs", "s3://bucket/wavs: its store needs"),
+        ("memory://mels", "s3://bucket/wavs", "s3://bucket/wavs: its store needs"),
         ("memory://nothing", "out", "memory://nothing: no .wav"),
         ("carrier://pigeon", "out", "carrier://pigeon: Protocol not known: carrier; give an address"),
         ("memory://mels", "https://example.org/wavs", "https://example.org/wavs: can be read, but not be written to"),
         ("memory://mels/x/a.npy", "memory://out", "memory://mels/x/a.npy: its result would overwrite that of memory://mels/a.npy"),
+        ("memory://out/a.wav", "memory://out/", "memory://out/a.wav: its result would replace it"),
         ("memory://mels/gone.npy", "memory://out", "memory://mels/gone.npy: no such file; check its address"),
     ],
 )

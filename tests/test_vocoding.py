@@ -126,7 +126,7 @@ def test_a_batch_that_is_too_much_is_made_one_by_one(vocoder, folder, tmp_path, 
     watched(monkeypatch, vocoder, spoil)
     work = run(vocoder, sorted(folder.iterdir()), tmp_path / "out", batch=16)
     assert left(tmp_path / "out") == [f"{name}.wav" for name in "abcef"]
-    assert work.failed == {folder / "d.npy": f"{folder / 'd.npy'}: out of memory"}
+    assert work.failed == {folder / "d.npy": f"{folder / 'd.npy'}: not enough memory; free some, or give it less at once"}
 
 
 def test_nothing_is_half_written_after_an_interruption(vocoder, folder, tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ def vocode(
     """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
     from flowavenet.audio import MEL_SUFFIXES, ready_folder
     from flowavenet.audio.files import AUDIO_SUFFIXES
-    from flowavenet.remote import check_writable, find_remote, is_url
+    from flowavenet.remote import check_results, find_remote, is_url
     from flowavenet.remotevocoding import RemoteVocoding
     from flowavenet.vocoder import Vocoder
     from flowavenet.vocoding import Vocoding
@@ -63,8 +63,8 @@ def vocode(
         raise ValueError(f"--actors {actors} is for --engine ray, not {engine}; add that, or leave the actors out")
     remote = any(is_url(place) for place in [*inputs, out])
     if remote:
-        check_writable(out)
         files = find_remote(inputs, AUDIO_SUFFIXES + MEL_SUFFIXES)
+        check_results(out, files, ".wav")
     else:
         files = find_files(map(Path, inputs), MEL_SUFFIXES)
         spare(files, Path(out), ".wav")
