@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSpectrogram, mel_settings
+from flowavenet.batch import end_with_parent
 from flowavenet.training.corpus import Clip, read_corpus
 from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
 from flowavenet.training.pairs import check_pair
@@ -177,10 +178,15 @@ class SpeechData(pl.LightningDataModule):
             rank=self.trainer.global_rank, processes=self.trainer.world_size,
         )
         return DataLoader(
-            self.train, batch_sampler=sampler, num_workers=self.workers, persistent_workers=False,
+            self.train, batch_sampler=sampler, num_workers=self.workers, persistent_workers=False, worker_init_fn=_begin,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 
     def val_dataloader(self) -> DataLoader:
         share = self.valid.share(self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(self.valid, self.batch_size, sampler=share)
+
+
+def _begin(_: int) -> None:
+    """What a data worker does first: torch lets it end with a killed parent only where workers are forked."""
+    end_with_parent()
