@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("schemathesis")
 pytest.importorskip("websockets")
-from campaigns import attacks, hostile, servers  # noqa: E402
+from campaigns import attacks, hostile, load, servers  # noqa: E402
 from websockets.exceptions import ConnectionClosed  # noqa: E402
 
 
@@ -102,6 +102,25 @@ def test_faults_of_a_server_are_noticed(server):
     finally:
         (server.home / "left").unlink()
         server.log.write_text(log)
+
+
+def test_load_in_small(server, monkeypatch):
+    """Each chunk and request is counted, and how it went."""
+    monkeypatch.setenv("FLOWAVENET_API_KEY", servers.KEY)
+    asked = load.served(server, 0.001, longest=1.1, checkpoint="small", match="0")
+    rows = [load.streamed("lapflow-stream-22k", 0.1), *asked]
+    assert [row["trial"] for row in rows] == ["stream", "serve", "overload"]
+    assert len({tuple(row) for row in rows}) == 1                      # one table
+    assert all(row["requests"] > row["refused"] and row["p50 late"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("late, broken", [
+    (load.Part([9.0], [], 1.0, 400), 0), (load.Part([0.1], ["429", "503"], 1.0, 400), 0),
+    (load.Part([0.1], ["500", "TimeoutError"], 1.0, 400), 2), (load.Part([0.1], [], 2.1, 400), 1),
+    (load.Part([0.1], [], 1.0, 600), 1),
+], ids=["slow", "refused", "failed", "dear", "large"])
+def test_what_does_not_go_on_as_it_began_is_noticed(late, broken):
+    assert load.row("serve", "small", 0.0, [load.Part([0.1], [], 1.0, 400), late], (1.0, 1.0))["broken"] == broken
 
 
 @pytest.mark.parametrize("kind", sorted(attacks.uploads()))

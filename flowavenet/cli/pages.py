@@ -37,6 +37,7 @@ def serve(
     longest: Annotated[float, typer.Option(min=0.2, help="Seconds of audio in one request.")] = 60.0,
     requests: Annotated[int, typer.Option(min=2, help="Under way at once; half of them for one client.")] = 32,
     rate: Annotated[float, typer.Option(min=1, help="Requests per second of one client.")] = 20.0,
+    wait: Annotated[float, typer.Option(min=0.1, help="Seconds for which a request may wait for its turn.")] = 5.0,
     batch: Annotated[int, typer.Option(min=1, help="Mels of one length rendered together, at most.")] = 4,
     device: Device = "cpu",
 ) -> None:
@@ -46,5 +47,5 @@ def serve(
     from flowavenet.serve.limits import Limits
     from flowavenet.serve.server import serve
 
-    limits = Limits(seconds=longest, requests=requests, share=requests // 2, rate=rate)
+    limits = Limits(seconds=longest, requests=requests, share=requests // 2, rate=rate, wait=wait)
     serve(checkpoint or [], host, port, device, api_key, limits, batch)

@@ -28,6 +28,8 @@ import numpy as np
 
 MEL = Path(__file__).parents[2] / "tests" / "data" / "tacotron2.npy"
 HOP_SECONDS = 256 / 22050
+MELS = 64
+"""Different ones."""
 SURVEY = 15
 """Seconds in which the capacity is found."""
 
@@ -44,14 +46,28 @@ class Answer(NamedTuple):
     """Seconds of it."""
 
 
-def request(options: argparse.Namespace, number: int) -> tuple[str, bytes]:
-    """Path and body of a request, no two alike: a mel of 1 to ``longest`` seconds, each length equally often."""
-    mel = np.load(MEL).squeeze().astype(np.float32)
-    frames = round(random.Random(options.seed + number).uniform(1, options.longest) / HOP_SECONDS)
-    body = BytesIO()
-    np.save(body, np.tile(mel, 1 + frames // mel.shape[1])[:, :frames])
-    settings = {"seed": number, "mel_convention": "tacotron2", "checkpoint": options.checkpoint, "stream": options.stream}
-    return "/v1/vocode?" + urlencode({name: value for name, value in settings.items() if value is not None}), body.getvalue()
+def bodies(longest: float, seed: int) -> list[bytes]:
+    """Mels of 1 to ``longest`` seconds, each length equally often; made before they are sent, which is to cost little."""
+    mel, chance = np.load(MEL).squeeze().astype(np.float32), random.Random(seed)
+    made = []
+    for _ in range(MELS):
+        frames, body = round(chance.uniform(1, longest) / HOP_SECONDS), BytesIO()
+        np.save(body, np.tile(mel, 1 + frames // mel.shape[1])[:, :frames])
+        made.append(body.getvalue())
+    return made
+
+
+def sender(address: str, longest: float, seed: int, **settings: str | None) -> Callable[[float], Answer]:
+    """What sends one request after the other, from any thread, no two alike; each is given when it is due."""
+    mels, numbers = bodies(longest, seed), count()
+    given = {name: value for name, value in settings.items() if value is not None}
+    fixed = urlencode({"mel_convention": "tacotron2"} | given)
+
+    def send(due: float) -> Answer:
+        number = next(numbers)
+        return ask(address, f"/v1/vocode?{fixed}&seed={number}", mels[number % MELS], due)
+
+    return send
 
 
 def ask(address: str, path: str, body: bytes, due: float) -> Answer:
@@ -107,11 +123,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    address, numbers = urlsplit(options.url).netloc, count()
-
-    def send(due: float) -> Answer:
-        return ask(address, *request(options, next(numbers)), due)
-
+    address = urlsplit(options.url).netloc
+    send = sender(address, options.longest, options.seed, checkpoint=options.checkpoint, stream=options.stream)
     most = capacity(send, options.clients, SURVEY)
     answers = steady(send, options.share * most, 60 * options.minutes, random.Random(options.seed))
     good = [answer for answer in answers if answer.status == "200"]

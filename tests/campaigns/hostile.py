@@ -1,15 +1,15 @@
 """Hostile requests
 
 A running `flowavenet serve` stays as it is whatever is sent to it: no answer of 500 and above but 503, none that takes more
-than 10 s or names a path, no traceback in its log, no file left, no place taken for ever, not more than 128 MB above what it
-needed after one in twenty requests of each kind; and all the while good requests get the same bytes. There are two servers,
-one of a small model with random weights and one of the default checkpoint, and three clients at a time. `described` is what
-schemathesis makes of the server's own `/openapi.json`, with all of its checks but that random bytes be taken for audio.
-`HTTP` are requests with bytes changed, cut, sent slowly or again before there is an answer, or of wrong length. `WebSocket`
-are sessions with messages changed, left out or swapped, or with bytes changed on the wire. `uploads` are mels and recordings
-of all kinds with bytes changed, and odd settings. One in nine is followed by a good one. An answer is late if the server has
-also used 10 s of its CPU meanwhile, or after a minute. `hung up`: no answer but the end of the connection, as is right where
-there is no request.
+than 10 s or names a path, no traceback in its log, no file left, no place taken for ever, not more than 128 MB above what
+it needed after one in twenty requests of each kind; and all the while good requests get the same bytes. There are two
+servers, one of a small model with random weights and one of the default checkpoint, and three clients at a time.
+`described` is what schemathesis makes of the server's own `/openapi.json`, with all of its checks but that random bytes be
+taken for audio. `HTTP` are requests with bytes changed, cut, sent slowly or again before there is an answer, or of wrong
+length. `WebSocket` are sessions with messages changed, left out or swapped, or with bytes changed on the wire. `uploads`
+are mels and recordings of all kinds with bytes changed, and odd settings. One in nine is followed by a good one. An answer
+is late if the server has also used 10 s of its CPU meanwhile, or after a minute; a WebSocket's farewell that is not
+returned is waited for 10 s. `hung up`: no answer but the end of the connection, as is right where there is no request.
 """
 
 from __future__ import annotations
