@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "checkpoints" / "README.md", *sorted((ROOT / "recipes").glob("*/README.md"))]
-PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*READMES, ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [(page, *match) for page in PAGES for match in re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), re.S)]
 TRAINING = ("fit", "distil")
 LAUNCHERS = ("torchrun", "srun")

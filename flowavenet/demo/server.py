@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,7 +39,6 @@ def serve(checkpoint: str = "", host: str = "127.0.0.1", port: int = 7860, devic
         return vocoder
 
     load(names[0])                                                     # what is wrong with it is said now
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())               # as Ctrl-C: through the end of what follows
     with TemporaryDirectory(prefix="flowavenet-demo-") as folder:
         # read when Gradio is imported: report nothing to anybody; where to keep uploads, too
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
