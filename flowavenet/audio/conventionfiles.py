@@ -24,6 +24,8 @@ from flowavenet.audio.strict import parse_npy, read_yaml, short
 
 FIELDS = tuple(field.name for field in dataclasses.fields(MelSettings))
 SUFFIXES = (".yaml", ".yml")
+MOST = 2**16
+"""Bands that statistics are read of."""
 
 
 def user_file() -> Path:
@@ -64,6 +66,9 @@ def settings_from(fields: Any, where: str, folder: Path, look_up: Callable[[str]
         raise ValueError(f"{where}: is {short(fields)}, not a mapping of mel settings; write 'field: value' for each")
     fields = dict(fields)
     like, statistics = fields.pop("like", None), fields.pop("statistics", None)
+    for name, value in (("like", like), ("statistics", statistics)):
+        if not isinstance(value, str | None):
+            raise ValueError(f"{where}: {name} is {short(value)}, must be a name")
     for name in fields:
         if name not in FIELDS:
             raise ValueError(f"{where}: no field is called {short(name)}; there are like, statistics, {', '.join(FIELDS)}")
@@ -127,6 +132,10 @@ def _read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{path}: reading .h5 needs h5py: pip install h5py; or write the statistics as .npy") from None
     try:
         with h5py.File(path, "r") as file:
-            return file["mean"][:].astype(float), file["scale"][:].astype(float)
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{path}: no .h5 file with data sets mean and scale ({' '.join(str(error).split())})") from error
+            sets = file["mean"], file["scale"]
+            if any(one.size > MOST for one in sets):                   # a few bytes can stand for any number of values
+                raise ValueError(f"they are of more than {MOST} values")
+            return sets[0][:].astype(float), sets[1][:].astype(float)
+    except Exception as error:                                         # links, groups, words, whatever they may be
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path}: no .h5 file with data sets mean and scale ({reason})") from error

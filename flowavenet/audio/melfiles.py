@@ -136,4 +136,7 @@ def _read(path: Path) -> Tensor:
         content = tensors[0]
     if not isinstance(content, Tensor):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a tensor; save the mel alone")
+    plain = content.device.type == "cpu" and content.layout == torch.strided and not content.is_quantized
+    if not plain or content.numel() * content.element_size() > content.untyped_storage().nbytes():
+        raise ValueError(f"{path}: does not hold the {short(tuple(content.shape))} numbers of its shape; save a whole mel")
     return content

@@ -5,6 +5,7 @@ Whatever is in a file, reading it takes little more time and memory than the fil
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 from pathlib import Path
@@ -28,6 +29,18 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns of a CSV file, and its rows by the number of the line where they end.
+
+    Raises ValueError, in one line that names the file.
+    """
+    table = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+    try:
+        return list(table.fieldnames or ()), [(table.line_num, row) for row in table]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a table, at line {table.line_num} ({error}); save it as CSV") from None
 
 
 def read_yaml(path: Path) -> Any:

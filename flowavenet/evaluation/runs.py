@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowavenet.audio.strict import read_text
+from flowavenet.audio.strict import read_table
 from flowavenet.evaluation.advice import Curve
 
 EVENTS = "events.out.tfevents.*"
@@ -113,15 +111,14 @@ def _in_order(curve: Curve) -> Curve:
 def _from_csv(folder: Path, file: Path) -> Run:
     """The log that Lightning's CSVLogger writes: a column for each tag, blank where it was not logged, and no clock."""
     rows: dict[str, list[tuple]] = defaultdict(list)
-    with io.StringIO(read_text(file), newline="") as lines:
-        table = csv.DictReader(lines)
-        if "step" not in (table.fieldnames or ()):
-            raise ValueError(f"{file}: has no column step; this wants what Lightning's CSVLogger writes")
-        for row in table:
-            try:
-                found = {tag: float(text) for tag, text in row.items() if text}
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{file}: line {table.line_num} is not numbers ({error})") from None
+    columns, lines = read_table(file)
+    if "step" not in columns:
+        raise ValueError(f"{file}: has no column step; this wants what Lightning's CSVLogger writes")
+    for number, row in lines:
+        try:
+            found = {tag: float(text) for tag, text in row.items() if text}
             for tag in found.keys() - {"step"}:
                 rows[tag].append((found["step"], np.nan, found[tag]))
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"{file}: line {number} is not numbers, with a step ({error})") from None
     return Run(folder, {tag: _in_order(Curve(*np.array(points, float).T)) for tag, points in rows.items()})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Iterator
@@ -11,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowavenet.audio import list_audio
-from flowavenet.audio.strict import read_text
+from flowavenet.audio.strict import read_table, read_text
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "speaker", "split", "seconds", "mel")
@@ -54,32 +52,30 @@ def entries_of(source: Path) -> list[Entry]:
 
 def _from_manifest(manifest: Path) -> Iterator[Entry]:
     seen: dict[Path, int] = {}
-    with io.StringIO(read_text(manifest), newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        columns = reader.fieldnames or []
-        if "path" not in columns:
-            has = ", ".join(columns) or "nothing"
-            raise ValueError(f"{manifest}: has no column path, only {has}; begin it with path,speaker,split")
-        for values in reader:
-            number, row = reader.line_num, f"{manifest} row {reader.line_num}"
-            given, speaker, split, seconds, mel = ((values.get(column) or "").strip() for column in COLUMNS)
-            if not given:
-                raise ValueError(f"{row}: has no path; fill it in or remove the row")
-            path = Path(os.path.abspath(manifest.parent / given))
-            if path in seen:
-                raise ValueError(f"{row}: {given} is in row {seen[path]} already; remove one")
-            if split not in ("", "train", "valid"):
-                raise ValueError(f"{row}: split is {split!r}, must be train or valid, or empty")
-            seen[path] = number
-            try:
-                duration = float(seconds) if seconds else None
-            except ValueError:
-                duration = math.nan
-            if duration is not None and not 0 < duration < math.inf:
-                raise ValueError(f"{row}: seconds is {seconds!r}, must be a number above 0, or empty")
-            predicted = Path(os.path.abspath(manifest.parent / mel)) if mel else None
-            text = (values.get("text") or "").strip()
-            yield Entry(path, _name(path, manifest.parent), speaker, split, duration, row, predicted, text)
+    columns, rows = read_table(manifest)
+    if "path" not in columns:
+        has = ", ".join(columns) or "nothing"
+        raise ValueError(f"{manifest}: has no column path, only {has}; begin it with path,speaker,split")
+    for number, values in rows:
+        row = f"{manifest} row {number}"
+        given, speaker, split, seconds, mel = ((values.get(column) or "").strip() for column in COLUMNS)
+        if not given:
+            raise ValueError(f"{row}: has no path; fill it in or remove the row")
+        path = Path(os.path.abspath(manifest.parent / given))
+        if path in seen:
+            raise ValueError(f"{row}: {given} is in row {seen[path]} already; remove one")
+        if split not in ("", "train", "valid"):
+            raise ValueError(f"{row}: split is {split!r}, must be train or valid, or empty")
+        seen[path] = number
+        try:
+            duration = float(seconds) if seconds else None
+        except ValueError:
+            duration = math.nan
+        if duration is not None and not 0 < duration < math.inf:
+            raise ValueError(f"{row}: seconds is {seconds!r}, must be a number above 0, or empty")
+        predicted = Path(os.path.abspath(manifest.parent / mel)) if mel else None
+        text = (values.get("text") or "").strip()
+        yield Entry(path, _name(path, manifest.parent), speaker, split, duration, row, predicted, text)
 
 
 def _from_ljspeech(root: Path) -> Iterator[Entry]:

@@ -1,0 +1,114 @@
+"""Hostile files in small: what is valid is read, what once broke a promise is mended, a breach is noticed."""
+
+import ctypes
+import faulthandler
+import os
+import signal
+import subprocess
+from multiprocessing import get_context
+
+import pytest
+from campaigns import fuzz, worker
+from campaigns.grammars.drawing import GRAMMARS, structured
+from campaigns.mutations import mutated
+from campaigns.readers import READERS, Reader
+
+CASES = [(name, path) for name in READERS for path in worker.cases_of(name)]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_valid_is_read(name, tmp_path):
+    reader = READERS[name]
+    path = tmp_path / reader.file
+    seeds = reader.seeds(tmp_path)
+    path.write_bytes(seeds[0])
+    reader.read(path)
+    assert mutated(seeds, 3) == mutated(seeds, 3) and len({mutated(seeds, number) for number in range(50)}) > 30
+
+
+@pytest.mark.parametrize("name, case", CASES, ids=[f"{name}: {path.name}" for name, path in CASES])
+def test_what_broke_a_promise_is_mended(name, case, tmp_path):
+    reader = READERS[name]
+    path = tmp_path / reader.file
+    reader.seeds(tmp_path)
+    path.write_bytes(case.read_bytes())
+    error = worker.with_error(lambda: reader.read(path))
+    assert not error or not worker.badly_said(error, path)
+
+
+def test_cases_are_of_readers_and_small():
+    files = [path for path in worker.CASES.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted(path for _, path in CASES)
+    assert sum(path.stat().st_size for path in files) < 60_000
+
+
+def test_every_reader_has_a_grammar():
+    assert GRAMMARS.keys() == READERS.keys()
+    assert list(structured("address", [b"a/b"], 7, 9)) == list(structured("address", [b"a/b"], 7, 9))
+
+
+@pytest.mark.parametrize("name, kind", [("mel pt", "structured"), ("convention", "guided"), ("shard", "mutated")])
+def test_a_small_share(name, kind, tmp_path):
+    outcomes = list(fuzz.trial(name, kind, 40, tmp_path))
+    row = fuzz.row(name, {kind: 40}, outcomes)
+    assert len(outcomes) == 40 and row["broken"] == 0, [one.result for one in outcomes]
+    assert row["read"] and row["refused"]
+
+
+def test_through_the_command_line(tmp_path):
+    outcomes = list(fuzz.through_the_command_line(1, tmp_path))
+    assert {one.result for one in outcomes} <= {"read", "refused"}, outcomes
+
+
+def hang(path):
+    while True:
+        pass
+
+
+def fail(error):
+    def read(path):
+        raise error
+
+    return read
+
+
+BREACHES = {
+    "a crash": (lambda path: ctypes.string_at(0), -signal.SIGSEGV),
+    "an abort": (lambda path: os.abort(), -signal.SIGABRT),
+    "a hang": (hang, -signal.SIGPROF),
+    "memory": (lambda path: b"x" * (450 << 20), "took 4"),
+    "more memory": (lambda path: bytearray(8 << 30), "raised MemoryError"),
+    "a file": (lambda path: path.with_name("more").write_text("x"), "did open"),
+    "a command": (lambda path: os.system("true"), "did os.system"),
+    "a process": (lambda path: subprocess.run(["true"]), "did subprocess.Popen"),
+    "another error": (fail(KeyError("a")), "raised KeyError"),
+    "no name": (fail(ValueError("is bad")), "raised ValueError that names no file"),
+    "a novel": (fail(ValueError("a.txt " * 1000)), "raised ValueError of 5999 characters"),
+    "nothing": (fail(ValueError("a.txt: is bad")), "refused"),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_a_breach_is_noticed(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "CPU_SECONDS", 0.3 if name == "a hang" else 10)
+    breach, wanted = BREACHES[name]
+    reader = Reader(
+        "a.txt", lambda folder: [b"valid"], lambda path: breach(path) if path.read_bytes() == b"hostile" else None
+    )
+    context = get_context("fork")                                      # so that torch need not be imported again
+    there, here = context.Pipe()
+
+    def hostile():
+        faulthandler.disable()
+        here.send(worker.Trial(reader, tmp_path / "home").read(b"hostile"))
+
+    child = context.Process(target=hostile)
+    child.start()
+    child.join(60)
+    found = there.recv().result if child.exitcode == 0 else child.exitcode
+    assert found == wanted if isinstance(wanted, int) else found.startswith(wanted), found
