@@ -23,6 +23,8 @@ SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_16", ".ogg": "VORBIS"}
 MAX_CHANNELS = 8  # FLAC's limit; more than that is a transposed wave
 UNKNOWN_BYTES = 0x7FFF0000  # a WAV streamed into a pipe states a length near 2^31 or 2^32: "don't know"
 UNKNOWN_FRAMES = 1 << 48  # a streamed FLAC states none, which libsndfile reports as its largest number
+RATES = 1000, 768_000
+"""Hz, of files."""
 BLOCK = 1 << 16
 
 
@@ -162,6 +164,10 @@ def _opened(path: Path) -> Iterator[SoundFile]:
         promised, present = _wav_bytes(path)
         if present < promised < UNKNOWN_BYTES:
             raise ValueError(_cut_short(path, "bytes of samples", promised, present))
+        if not RATES[0] <= file.samplerate <= RATES[1]:                # a few kB at 1 Hz would become hours
+            raise ValueError(
+                f"{path}: its header says {file.samplerate} Hz, {RATES[0]} to {RATES[1]} are taken; correct it, or remove it"
+            )
         if file.frames > UNKNOWN_FRAMES:
             raise ValueError(f"{path}: its header does not tell its length; write it anew with flac or sox")
         yield file
