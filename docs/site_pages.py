@@ -15,8 +15,10 @@ LINK = re.compile(r"\[([^\]]+)\]\(([^):#]+)(#[^)]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Bring the READMEs into the navigation, by their titles."""
+    """Bring the READMEs into the navigation, by their titles; and what ``make reliability`` wrote, once it has."""
     measured = next(section["Measured"] for section in config.nav if "Measured" in section)
+    if (ROOT / "docs" / "reliability.md").exists():
+        measured.append({"What it withstands": "reliability.md"})
     for readme in READMES:
         title = readme.read_text().partition("\n")[0].removeprefix("# ")
         measured.append({title: str(readme.relative_to(ROOT))})
