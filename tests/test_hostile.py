@@ -15,8 +15,7 @@ from websockets.exceptions import ConnectionClosed  # noqa: E402
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hostile")
-    with servers.serving(folder / "small", "--checkpoint", str(hostile.small(folder))) as server:
+    with servers.serving(tmp_path_factory.mktemp("hostile") / "server", "--checkpoint", "lapflow-stream-22k") as server:
         yield server
 
 
@@ -107,7 +106,7 @@ def test_faults_of_a_server_are_noticed(server):
 def test_load_in_small(server, monkeypatch):
     """Each chunk and request is counted, and how it went."""
     monkeypatch.setenv("FLOWAVENET_API_KEY", servers.KEY)
-    asked = load.served(server, 0.001, longest=1.1, checkpoint="small", match="0")
+    asked = load.served(server, 0.001, longest=1.1, checkpoint="lapflow-stream-22k", match="0")
     rows = [load.streamed("lapflow-stream-22k", 0.1), *asked]
     assert [row["trial"] for row in rows] == ["stream", "serve", "overload"]
     assert len({tuple(row) for row in rows}) == 1                      # one table

@@ -3,13 +3,13 @@
 A running `flowavenet serve` stays as it is whatever is sent to it: no answer of 500 and above but 503, none that takes more
 than 10 s or names a path, no traceback in its log, no file left, no place taken for ever, not more than 128 MB above what
 it needed after one in twenty requests of each kind; and all the while good requests get the same bytes. There are two
-servers, one of a small model with random weights and one of the default checkpoint, and three clients at a time.
-`described` is what schemathesis makes of the server's own `/openapi.json`, with all of its checks but that random bytes be
-taken for audio. `HTTP` are requests with bytes changed, cut, sent slowly or again before there is an answer, or of wrong
-length. `WebSocket` are sessions with messages changed, left out or swapped, or with bytes changed on the wire. `uploads`
-are mels and recordings of all kinds with bytes changed, and odd settings. One in nine is followed by a good one. An answer
-is late if the server has also used 10 s of its CPU meanwhile, or after a minute; a WebSocket's farewell that is not
-returned is waited for 10 s. `hung up`: no answer but the end of the connection, as is right where there is no request.
+servers, one for each of two checkpoints, and three clients at a time. `described` is what schemathesis makes of the
+server's own `/openapi.json`, with all of its checks but that random bytes be taken for audio. `HTTP` are requests with
+bytes changed, cut, sent slowly or again before there is an answer, or of wrong length. `WebSocket` are sessions with
+messages changed, left out or swapped, or with bytes changed on the wire. `uploads` are mels and recordings of all kinds
+with bytes changed, and odd settings. One in nine is followed by a good one. An answer is late if the server has also used
+10 s of its CPU meanwhile, or after a minute; a WebSocket's farewell that is not returned is waited for 10 s. `hung up`: no
+answer but the end of the connection, as is right where there is no request.
 """
 
 from __future__ import annotations
@@ -147,22 +147,7 @@ def tried(server: Server, share: float, folder: Path) -> Iterator[dict[str, Any]
             return
 
 
-def small(folder: Path) -> Path:
-    """A checkpoint of a small model, so that most of the time goes to what is around it."""
-    import torch
-
-    from flowavenet.audio import MelSettings
-    from flowavenet.checkpoint import save_checkpoint
-    from flowavenet.models import build
-
-    torch.manual_seed(0)
-    config = {"blocks": 4, "flows": 2, "width": 8, "blocks_per_split": 2, "conditioning": "pooled"}
-    save_checkpoint(folder / "small", build("flowavenet", config, 80, 256), MelSettings(), {"steps": 0})
-    return folder / "small"
-
-
 def campaign(share: float, folder: Path) -> Iterator[dict[str, Any]]:
-    folder = folder.resolve()
-    for where, source, part in (("small", small(folder), 1), ("default", "lapflow-speech-22k", 0.25)):
-        with serving(folder / where, "--checkpoint", str(source)) as server:
-            yield from tried(server, share * part, folder / where)
+    for name, part in (("lapflow-stream-22k", 1), ("lapflow-speech-22k", 0.25)):
+        with serving(folder.resolve() / name, "--checkpoint", name) as server:
+            yield from tried(server, share * part, folder.resolve() / name)
