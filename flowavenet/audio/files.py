@@ -22,6 +22,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_16", ".ogg": "VORBIS"}
 MAX_CHANNELS = 8  # FLAC's limit; more than that is a transposed wave
 UNKNOWN_BYTES = 0x7FFF0000  # a WAV streamed into a pipe states a length near 2^31 or 2^32: "don't know"
+MAX_WAV_BYTES = (1 << 32) - (1 << 16)  # of samples: its header counts all that follows in 32 bits
 UNKNOWN_FRAMES = 1 << 48  # a streamed FLAC states none, which libsndfile reports as its largest number
 RATES = 1000, 768_000
 """Hz, of files."""
@@ -74,7 +75,7 @@ def save_audio(path: str | Path, wave: Tensor | np.ndarray | Iterable[Tensor], s
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        ValueError: unknown suffix, wrong shape, no samples, or samples that are not finite.
+        ValueError: unknown suffix, wrong shape, no samples, samples that are not finite, or more than a WAV can count.
     """
     _check_rate(sample_rate)
     path = Path(path)
@@ -95,6 +96,9 @@ def save_audio(path: str | Path, wave: Tensor | np.ndarray | Iterable[Tensor], s
                 # In blocks, because the Vorbis encoder keeps what it is given at once on the stack.
                 for start in range(0, len(samples), BLOCK):
                     file.write(samples[start : start + BLOCK])
+                    if suffix == ".wav" and file.frames * 2 * file.channels > MAX_WAV_BYTES:
+                        hours = MAX_WAV_BYTES / (2 * file.channels * sample_rate * 3600)
+                        raise ValueError(f"{path}: longer than the {hours:.1f} h that a WAV can hold; write .flac, or parts")
             given = file.frames
         with soundfile.SoundFile(temporary) as file:
             if file.frames != given:                                   # the Vorbis encoder says nothing of a full disk
