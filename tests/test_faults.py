@@ -12,7 +12,7 @@ import pytest
 import torch
 from campaigns import faults
 from conftest import CLIPS
-from test_training import arguments
+from test_training import arguments, losses
 
 from flowavenet import cli
 from flowavenet.audio import MelSettings, Unwritable, load_audio, ready_folder, save_audio, save_mel, write_atomically
@@ -142,21 +142,22 @@ def test_a_verb_ends_as_told_and_leaves_nothing_behind(number, flowavenet, monke
 
 
 def test_training_ends_as_told_with_a_checkpoint_of_that_step(corpus, monkeypatch, tmp_path, capsys):
-    from flowavenet.training.ending import SaveAtEnd
     from flowavenet.training.fit import fit
+    from flowavenet.training.likelihood import LikelihoodTraining
 
-    def told(self, trainer, *_):
-        if trainer.global_step == 2:
+    def told(module):
+        if module.trainer.global_step == 2:
             signal.raise_signal(signal.SIGTERM)
 
     words = arguments(corpus, tmp_path, "--showcase.clips", "0", "--trainer.num_sanity_val_steps", "0")
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(SaveAtEnd, "on_train_batch_start", told)
+        patch.setattr(LikelihoodTraining, "on_train_batch_start", lambda self, *_: told(self), raising=False)
         fit([*words, "--trainer.max_steps", "1000"])
     assert ended.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before
     assert "stopped at step 3; the same command with --ckpt_path last goes on" in capsys.readouterr().err
     assert fit([*words, "--trainer.max_steps", "4", "--ckpt_path", "last"]).global_step == 4
+    assert sorted(losses(tmp_path)) == [0, 1, 2, 3]                    # each step is in the log
 
 
 class Evil:

@@ -31,6 +31,7 @@ class SaveAtEnd(pl.Callback):
 
     def __init__(self) -> None:
         self.told = 0
+        self.saved_as_told = False
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
@@ -42,19 +43,28 @@ class SaveAtEnd(pl.Callback):
         ends = self.told or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if ends and saver is not None:
             trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
-        self._end_if_told(f"stopped at step {trainer.global_step}")
+        self.saved_as_told = bool(self.told)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Of the next step, as this one is logged only after its end."""
+        if self.saved_as_told:
+            self._end(trainer, f"stopped at step {trainer.global_step}")
+
+    on_validation_start = on_train_end = on_train_batch_start
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._end_if_told("stopped during a validation")
+        if self.told:
+            self._end(trainer, "stopped during a validation")
 
     def _listen(self, number: int, _: Any) -> None:
         self.told = number
         signal.signal(number, lambda *_: os._exit(128 + number))
 
-    def _end_if_told(self, where: str) -> None:
-        if self.told:
-            print(f"{where}; {GOES_ON}", file=sys.stderr)
-            sys.exit(128 + self.told)
+    def _end(self, trainer: pl.Trainer, where: str) -> None:
+        for logger in trainer.loggers:
+            logger.finalize("interrupted")                             # writes what it has
+        print(f"{where}; {GOES_ON}", file=sys.stderr)
+        sys.exit(128 + self.told)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
