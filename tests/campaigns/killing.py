@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, set_start_method
 from pathlib import Path
@@ -62,7 +63,9 @@ class Verb:
 
     def kill(self, group: bool) -> None:
         """SIGKILL for it alone, or for all of its process group."""
-        (os.killpg if group else os.kill)(self.process.pid, signal.SIGKILL)
+        for send in (os.killpg, os.kill) if group else (os.kill,):
+            with suppress(ProcessLookupError):                         # it has no group yet, or has just ended
+                send(self.process.pid, signal.SIGKILL)
         self.process.join()
 
     def others(self) -> dict[int, str]:
@@ -85,7 +88,8 @@ class Verb:
         while (left := self.others()) and time.monotonic() < deadline:
             time.sleep(0.05)
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         return list(left.values())
 
 

@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -184,7 +185,8 @@ class Actors(Course):
         while here < self.PER_RUN and self.killed["actor"] < kills and not verb.ended(self.random.uniform(2, 10)):
             actors = [pid for pid, words in verb.others().items() if words.startswith("ray::MapWorker")]
             if actors:
-                os.kill(self.random.choice(actors), signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(self.random.choice(actors), signal.SIGKILL)
                 self.killed["actor"] += 1
                 here += 1
         code = verb.finish()
@@ -203,7 +205,8 @@ class Cluster(Course):
         while not (found := [pid for pid, words in verb.others().items() if f"/{who} " in words]):
             if verb.ended(0.1):
                 return verb.finish()
-        os.kill(found[0], signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(found[0], signal.SIGKILL)
         self.killed[who] += 1
         code = verb.finish(PATIENCE)
         if code is None:
