@@ -55,7 +55,9 @@ def export_program(vocoder: Vocoder) -> torch.export.ExportedProgram:
     synthesis, grid = Synthesis(model), model.frame_grid
     frames = 8 * grid
     example: tuple[Tensor, ...] = torch.zeros(2, frames * model.hop_length), torch.zeros(2, model.n_mels, frames)
-    batch, steps = torch.export.Dim("batch", min=1), torch.export.Dim("steps", min=3 if grid == 1 else 2)
+    # torch before 2.9 stumbles over the largest integer if nothing bounds them above
+    most = {} if torch.__version__ >= (2, 9) else {"max": 1 << 14}
+    batch, steps = torch.export.Dim("batch", min=1, **most), torch.export.Dim("steps", min=3 if grid == 1 else 2, **most)
     shapes: tuple[dict, ...] = {0: batch, 1: grid * model.hop_length * steps}, {0: batch, 2: grid * steps}
     if width := model.config.speaker_width:
         example += (torch.zeros(2, dtype=torch.int64) if model.config.speakers else torch.zeros(2, width),)
