@@ -5,13 +5,19 @@ import faulthandler
 import os
 import signal
 import subprocess
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
+from threading import Thread
 
 import pytest
-from campaigns import fuzz, worker
+import torch
+from campaigns import fuzz, trainingfiles, worker
 from campaigns.grammars.drawing import GRAMMARS, structured
 from campaigns.mutations import mutated
 from campaigns.readers import READERS, Reader
+
+from flowavenet.training.fit import fit
 
 CASES = [(name, path) for name in READERS for path in worker.cases_of(name)]
 
@@ -41,6 +47,36 @@ def test_what_broke_a_promise_is_mended(name, case, tmp_path):
     assert not error or not worker.badly_said(error, path)
 
 
+def test_a_run_goes_on_from_an_address_as_from_a_path(monkeypatch, tmp_path):
+    folder, evil = tmp_path / "served", tmp_path / "ran"
+    folder.mkdir()
+    torch.save({"state_dict": {}, "more": Evil(evil)}, folder / "evil.ckpt")
+    (folder / "last.ckpt").write_bytes(trainingfiles.runs(tmp_path)[0])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "downloads"))
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        at = f"http://127.0.0.1:{server.server_port}"
+        words = [trainingfiles.training(tmp_path, "--ckpt_path", f"{at}/{name}.ckpt") for name in ("last", "evil", "none")]
+        assert fit(words[0]).global_step == 1
+        with pytest.raises(ValueError, match="evil.ckpt: broken, or holds more than plain values and tensors"):
+            fit(words[1])
+        with pytest.raises(OSError, match="none.ckpt"):
+            fit(words[2])
+        server.shutdown()
+    assert not evil.exists()
+
+
+class Evil:
+    """What a pickle would have Python run."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
 def test_cases_are_of_readers_and_small():
     files = [path for path in worker.CASES.rglob("*") if path.is_file()]
     assert sorted(files) == sorted(path for _, path in CASES)
@@ -52,7 +88,7 @@ def test_every_reader_has_a_grammar():
     assert list(structured("address", [b"a/b"], 7, 9)) == list(structured("address", [b"a/b"], 7, 9))
 
 
-@pytest.mark.parametrize("name, kind", [("mel pt", "structured"), ("convention", "guided"), ("shard", "mutated")])
+@pytest.mark.parametrize("name, kind", [("convention", "guided"), ("shard", "structured")])
 def test_a_small_share(name, kind, tmp_path):
     outcomes = list(fuzz.trial(name, kind, 40, tmp_path))
     row = fuzz.row(name, {kind: 40}, outcomes)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
+from textwrap import shorten
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,8 +17,10 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from flowavenet.audio import write_atomically
+from flowavenet.batch import one_line, short_of_memory
 from flowavenet.training.processes import GOES_ON
 
+ANOTHER = "name another checkpoint, or begin another run"
 
 class SaveAtEnd(pl.Callback):
     """Save the run's checkpoint also when it ends between two regular ones: by ``max_steps``, by ``max_time``, or as told.
@@ -33,7 +35,11 @@ class SaveAtEnd(pl.Callback):
         self.told = 0
         self.saved_as_told = False
 
+    def on_sanity_check_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        trainer.strategy.checkpoint_io.loaded = None                   # what it held has found its place
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        trainer.strategy.checkpoint_io.loaded = None
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):             # the trainer puts back what was there before
                 signal.signal(number, self._listen)
@@ -73,6 +79,9 @@ class WholeCheckpoints(TorchCheckpointIO):
     (Lightning's own way is a file in the system's temporary folder, which is then copied over the old one.)
     """
 
+    loaded: str | None = None
+    """The checkpoint that the run goes on from, until it does."""
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as temporary:
@@ -80,15 +89,29 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | os.PathLike, *args: Any, **options: Any) -> dict[str, Any]:
         """Of plain values and tensors alone, wherever it is from: nothing in it is run."""
-        with read(path):
-            return super().load_checkpoint(path, *args, **options | {"weights_only": True})
+        try:
+            content = super().load_checkpoint(path, *args, **options | {"weights_only": True})
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:                                     # of pickle, of torch, of zip files
+            what = "broken, or holds more than plain values and tensors"
+            raise ValueError(f"{path}: {what}; {ANOTHER}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+            raise ValueError(f"{path}: not the checkpoint of a run, which has its last.ckpt; {ANOTHER}")
+        self.loaded = str(path)
+        return content
 
 
 @contextmanager
-def read(path: str | os.PathLike) -> Iterator[None]:
-    """Read a checkpoint; that it is broken, or wants code to be run, is said in one line."""
+def resumed(trainer: pl.Trainer) -> Iterator[None]:
+    """Say in one line what a checkpoint holds that the run, which is about to go on from it, cannot."""
     try:
         yield
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        what = "broken, or holds more than plain values and tensors"
-        raise ValueError(f"{path}: {what}; name another checkpoint, or begin another run") from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        checkpoint = trainer.strategy.checkpoint_io.loaded
+        if checkpoint is None or short_of_memory(error):
+            raise
+        reason = shorten(one_line(error), 300)
+        raise ValueError(f"{checkpoint}: this run cannot go on from it ({reason}); {ANOTHER}") from error

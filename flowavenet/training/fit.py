@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 import warnings
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,11 +17,12 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from flowavenet.audio import ready_folder
+from flowavenet.audio.strict import read_yaml, short
 from flowavenet.training.base import VocoderTraining
 from flowavenet.training.callbacks import MovingAverage, SaveVocoder, Throughput
 from flowavenet.training.data import SpeechData
 from flowavenet.training.distillation import DistillationTraining
-from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints, read
+from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints, resumed
 from flowavenet.training.likelihood import LikelihoodTraining
 from flowavenet.training.processes import check_strategy, end_with_parent, explained
 from flowavenet.training.showcase import Showcase
@@ -53,8 +58,12 @@ class FitCLI(LightningCLI):
         parser.link_arguments("model.mel", "data.mel")
 
     def _parse_ckpt_path(self) -> None:
-        with read(self.config["fit"].get("ckpt_path")):
-            super()._parse_ckpt_path()
+        """Settings are those of the recipe and the flags; a checkpoint that goes on has no say in them."""
+
+    def fit(self, **arguments: Any) -> None:
+        """Train; what goes wrong before the first step of a run that goes on is the fault of its checkpoint."""
+        with resumed(self.trainer):
+            self.trainer.fit(**arguments)
 
     def after_fit(self) -> None:
         """Validate and save the vocoder once more, if the run ended between two validations."""
@@ -98,7 +107,7 @@ def distil(arguments: list[str]) -> pl.Trainer:
 def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")  # these are from the command line
     end_with_parent()
-    parser = {"exit_on_error": False}
+    parser, recipes = {"exit_on_error": False}, _recipes(arguments)
     try:
         with explained():
             cli = FitCLI(
@@ -106,5 +115,18 @@ def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl
                 seed_everything_default=1111, parser_kwargs=parser | {"fit": parser | {"prog": f"flowavenet {verb}"}},
             )
     except ArgumentError as error:
-        raise ValueError(f"{error.message}; flowavenet {verb} --help lists all settings") from error
+        where = f"correct it in {' or '.join(recipes)}, or among the flags; " if recipes else ""
+        help = f"{where}flowavenet {verb} --help lists all settings"
+        raise ValueError(f"{shorten(error.message, 400)}; {help}") from error
     return cli.trainer
+
+
+def _recipes(arguments: list[str]) -> list[str]:
+    """The recipes among the arguments, of which each is YAML with sections; jsonargparse would unfold any that is not."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", nargs="?", default=[])
+    recipes = [recipe for recipe in parser.parse_known_args(arguments)[0].config if recipe and os.path.isfile(recipe)]
+    for recipe in recipes:
+        if not isinstance(content := read_yaml(Path(recipe)), dict):
+            raise ValueError(f"{recipe}: is {short(content)}, not a recipe; see those in recipes/")
+    return recipes

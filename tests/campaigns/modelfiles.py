@@ -77,10 +77,10 @@ def read_published(path: Path) -> None:
 
 
 def recipes(folder: Path) -> Seeds:
-    return [path.read_bytes() for path in sorted(Path(__file__).parents[2].glob("recipes/speech_folder/*.yaml"))[1:3]]
+    return [path.read_bytes() for path in sorted(Path(__file__).parents[2].glob("recipes/speech_folder/*.yaml"))]
 
 
-def read_recipe(path: Path) -> None:
+def read_sizes(path: Path) -> None:
     from flowavenet.benchmark.cases import load
 
     load(str(path))

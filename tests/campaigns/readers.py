@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .modelfiles import addresses, checkpoint, published, read_address, read_checkpoint, read_published, read_recipe, recipes
+from .modelfiles import addresses, checkpoint, published, read_address, read_checkpoint, read_published, read_sizes, recipes
 from .signalfiles import (
     FLACS,
     OGGS,
@@ -27,7 +27,20 @@ from .signalfiles import (
     statistics,
     torch_mels,
 )
-from .trainingfiles import corpus, events, metrics, read_clips, read_log, read_shard, read_shards, read_sidecar, shards
+from .trainingfiles import (
+    corpus,
+    events,
+    metrics,
+    read_clips,
+    read_log,
+    read_recipe,
+    read_run,
+    read_shard,
+    read_shards,
+    read_sidecar,
+    runs,
+    shards,
+)
 
 
 class Reader(NamedTuple):
@@ -67,6 +80,8 @@ READERS = {
     "shard sidecar": Reader("train-000000.json", partial(shards, "train-000000.json"), read_sidecar),
     "event file": Reader("events.out.tfevents.1", events, read_log),
     "metrics csv": Reader("metrics.csv", metrics, read_log),
-    "recipe": Reader("a.yaml", recipes, read_recipe, cost=4),
+    "run": Reader("last.ckpt", runs, read_run, cost=4),
+    "recipe": Reader("a.yaml", recipes, read_recipe),
+    "recipe for its sizes": Reader("a.yaml", recipes, read_sizes, cost=4),
     "address": Reader("address", addresses, read_address),
 }

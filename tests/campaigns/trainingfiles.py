@@ -12,6 +12,9 @@ import torch
 
 from .signalfiles import RATE, Seeds, sounds, tone
 
+RESULTS = "results"
+"""A folder that reading may write into, as a run does."""
+
 
 def corpus(name: str, folder: Path) -> Seeds:
     from flowavenet.audio import save_audio
@@ -118,3 +121,47 @@ def read_log(path: Path) -> None:
     from flowavenet.evaluation.runs import read_run
 
     assert Progress(read_run(path.parent), 0.005).markdown()
+
+
+def training(folder: Path, *more: str) -> list[str]:
+    """The words after ``fit`` for a run of the smallest model, which ends with its first step."""
+    model = '{"blocks": 1, "flows": 2, "width": 2, "layers": 1, "conditioning": "pooled"}'
+    return [
+        *("--model.config", model, "--model.init_crops", "1", "--data.corpus", str(folder / "wavs"), "--data.workers", "0"),
+        *("--data.segment_frames", "2", "--data.batch_size", "1", "--data.valid_fraction", "0.4"),
+        *("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--trainer.enable_model_summary", "false"),
+        *("--trainer.logger", "false", "--trainer.enable_progress_bar", "false"),
+        *("--trainer.default_root_dir", str(folder / RESULTS), *more),
+    ]
+
+
+def runs(folder: Path) -> Seeds:
+    from flowavenet.training.fit import fit
+
+    corpus("", folder)
+    fit(training(folder))
+    return [(folder / RESULTS / "checkpoints" / "last.ckpt").read_bytes()]
+
+
+def read_run(path: Path) -> None:
+    """As a run does that goes on from it, and then has nothing left to do."""
+    from flowavenet.training.fit import fit
+
+    assert fit(training(path.parent, "--ckpt_path", str(path))).global_step == 1, "another step than the last one"
+
+
+class Parsed(BaseException):
+    """Of a recipe: all that it says is known."""
+
+
+def read_recipe(path: Path) -> None:
+    """As ``fit`` does before it makes what the recipe asks for, which may be anything."""
+    from unittest.mock import patch
+
+    from flowavenet.training.fit import FitCLI, fit
+
+    with patch.object(FitCLI, "before_instantiate_classes", side_effect=Parsed):
+        try:
+            fit(["--config", str(path), "--data.corpus", "corpus"])
+        except Parsed:
+            pass

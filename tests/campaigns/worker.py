@@ -22,6 +22,7 @@ from flowavenet.batch import one_line
 
 from .mutations import mutated
 from .readers import READERS, Reader
+from .trainingfiles import RESULTS
 
 CASES = Path(__file__).parents[1] / "cases"
 CPU_SECONDS = 10
@@ -105,7 +106,8 @@ class Trial:
 
     def _watch(self, event: str, arguments: tuple) -> None:
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING and arguments[0] != os.devnull
-        if self.acts is not None and (event in FORBIDDEN or writes):
+        asked = str(arguments[0] if arguments else "").startswith(str(self.folder / RESULTS))
+        if self.acts is not None and not asked and (event in FORBIDDEN or writes):
             self.acts.append(f"{event} {str(arguments)[:200]}")
 
     @staticmethod
@@ -142,9 +144,9 @@ def badly_said(error: BaseException, path: Path) -> str:
     )
 
 
-def listed(folder: Path) -> set[tuple[str, int]]:
-    """Files in a folder and their lengths, without the one that is fuzzed."""
-    return {str(one) for one in folder.rglob("*")}
+def listed(folder: Path) -> set[str]:
+    """What is in a folder, without the results of reading."""
+    return {str(one) for one in folder.rglob("*") if RESULTS not in one.parts}
 
 
 def touched(reset: bool = False) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from .packed import archives, pickled, records, weights
+from .packed import archives, contents, pickled, records, weights
 from .signals import arrays, groups, headers, waves
 from .wording import tables, texts, words
 
@@ -56,6 +56,8 @@ GRAMMARS = {
     "shard sidecar": texts,
     "event file": records,
     "metrics csv": tables,
+    "run": contents,
     "recipe": texts,
+    "recipe for its sizes": texts,
     "address": words,
 }

@@ -15,8 +15,9 @@ import torch
 from hypothesis import strategies as st
 
 from ..mutations import EXTREMES
+from ..signalfiles import saved
 from .signals import arrays, values
-from .wording import ANYTHING, FLOATS, NAMES, SIZES, texts
+from .wording import ANYTHING, FLOATS, NAMES, SIZES, misstate, texts
 
 
 class Run:
@@ -74,6 +75,18 @@ def pickled(draw: Any, seeds: Sequence[bytes]) -> bytes:
         for entry in source.namelist():
             target.writestr(entry, bytes(2**24) if how == "bomb" and "data/" in entry else source.read(entry))
     return packed.getvalue()
+
+
+@st.composite
+def contents(draw: Any, seeds: Sequence[bytes]) -> bytes:
+    """What torch saved, with a value or two that say anything, or that are gone."""
+    content = torch.load(io.BytesIO(draw(st.sampled_from(seeds))), weights_only=True)
+    for _ in range(draw(st.integers(1, 2))):
+        if draw(st.integers(0, 3)):
+            misstate(draw, content)
+        elif content:
+            del content[draw(st.sampled_from(list(content)))]
+    return saved(content)
 
 
 @st.composite

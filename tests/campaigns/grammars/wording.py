@@ -56,20 +56,20 @@ def texts(draw: Any, seeds: Sequence[bytes]) -> bytes:
     source = draw(st.sampled_from(seeds))
     content = yaml.safe_load(source)
     for _ in range(draw(st.integers(1, 3))):
-        home = content
-        while True:
-            keys = list(home) if isinstance(home, dict) else list(range(len(home))) if isinstance(home, list) else []
-            if not keys:
-                break
-            key = draw(st.sampled_from(keys))
-            if isinstance(home[key], dict | list) and draw(st.integers(0, 5)):
-                home = home[key]
-                continue
-            home[key] = draw(ANYTHING)
-            break
+        misstate(draw, content)
     if draw(st.integers(0, 9)) == 0 and isinstance(content, dict):
         content[draw(NAMES)] = draw(ANYTHING)
     return json.dumps(content).encode() if source[:1] == b"{" else yaml.safe_dump(content, sort_keys=False).encode()
+
+
+def misstate(draw: Any, content: Any) -> None:
+    """Have one value say anything, however deep it lies in dicts and lists."""
+    while keys := list(content) if isinstance(content, dict) else list(range(len(content))):
+        key = draw(st.sampled_from(keys))
+        if not isinstance(content[key], dict | list) or draw(st.integers(0, 5)) == 0:
+            content[key] = draw(ANYTHING)
+            return
+        content = content[key]
 
 
 @st.composite
