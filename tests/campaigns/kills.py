@@ -6,9 +6,9 @@ time that it takes undisturbed: the process alone, or all of its group; then it 
 again from the start. Of `--engine ray`, its processes were killed as well, one after the other. *files* is how many were
 looked at after kills: each must be, byte for byte, what an undisturbed run writes (those of training: load). *ended* are
 the runs that came to exactly the result of an undisturbed one, training to the same losses and weights, to the last bit, and
-did nothing twice that was done. *steps lost* is the most that a kill cost, with a checkpoint every 3. *left* is what there
-was of hidden and temporary files in the end. Inputs must not change, and no process may outlive a killed one by more than
-three minutes.
+did nothing twice that was done; but the log may lack the step whose checkpoint was just written, as Lightning logs
+it after that. *steps lost* is the most that a kill cost, with a checkpoint every 3. *left* is what there was of hidden and
+temporary files in the end. Inputs must not change, and no process may outlive a killed one by more than three minutes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def trained(run: Path) -> State:
     for key in ("callbacks", "hyper_parameters", "loops"):             # paths and times; where the run stands is global_step
         checkpoint.pop(key)
     curve = read_run(run).curve("train/nats_per_sample")
-    losses = [curve.steps.tolist(), curve.values.tolist()]
+    logged = zip(curve.steps.tolist(), curve.values.tolist(), strict=True)
+    losses = [point for point in logged if (point[0] + 1) % EVERY]     # the others are logged after the checkpoint
     return contents(run / "vocoder") | {"losses": str(losses)} | {key: digest(value) for key, value in checkpoint.items()}
 
 
