@@ -47,7 +47,7 @@ GRAMMARS = {
     "statistics h5": groups,
     "checkpoint config": texts,
     "checkpoint weights": weights,
-    "published pt": pickled,
+    "published pt": lambda seeds: contents(seeds) | contents(seeds) | pickled(seeds),
     "published safetensors": weights,
     "manifest": tables,
     "ljspeech": tables,

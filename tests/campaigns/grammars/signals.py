@@ -65,7 +65,9 @@ def waves(draw: Any, seeds: Sequence[bytes]) -> bytes:
 
 @st.composite
 def arrays(draw: Any, seeds: Sequence[bytes]) -> bytes:
-    """NumPy's files: a header that says anything, and some bytes."""
+    """NumPy's files: a header that says anything, and the numbers of a valid file or others."""
+    valid = np.load(io.BytesIO(draw(st.sampled_from(seeds)))).astype(np.float32)
+    numbers = marred(draw, valid) if draw(st.integers(0, 3)) else draw(values((80, 48)))
     types = [
         "<f4",
         "<f4",
@@ -84,9 +86,11 @@ def arrays(draw: Any, seeds: Sequence[bytes]) -> bytes:
         [("a", "|O")],
     ]
     usual = st.sampled_from([(80, 24), (24, 80), (1, 80, 24), (2, 80)])
-    shape = draw(st.one_of(usual, usual, st.lists(SIZES, max_size=4).map(tuple)))
-    kind = draw(st.one_of(st.sampled_from(types[:4]), st.sampled_from(types)))
-    fields = {"descr": kind, "fortran_order": draw(st.booleans()), "shape": shape}
+    shape = draw(st.one_of(*[st.just(valid.shape)] * 3, usual, st.lists(SIZES, max_size=4).map(tuple)))
+    kind = draw(st.one_of(*[st.sampled_from(types[:4])] * 3, st.sampled_from(types)))
+    if kind in types[:5]:
+        numbers = numbers.astype(kind)
+    fields = {"descr": kind, "fortran_order": draw(st.integers(0, 3)) == 0, "shape": shape}
     if draw(st.integers(0, 9)) == 0:
         fields[draw(st.sampled_from([*fields, "more"]))] = draw(ANYTHING)
     text = (
@@ -102,7 +106,7 @@ def arrays(draw: Any, seeds: Sequence[bytes]) -> bytes:
         + version
         + length
         + text
-        + draw(values((80, 48))).tobytes()[: draw(st.sampled_from([10**6, 10**6, 10**6, 640, 0]))]
+        + numbers.tobytes()[: draw(st.sampled_from([10**6, 10**6, 10**6, 640, 0]))]
     )
 
 
@@ -114,9 +118,14 @@ def values(draw: Any, shape: tuple[int, ...]) -> np.ndarray:
         .normal(-5, draw(st.sampled_from([2.0, 0.0, 1e-30])), shape)
         .astype(np.float32)
     )
-    if made.size and draw(st.booleans()):
-        made.flat[draw(st.integers(0, made.size - 1))] = draw(FLOATS)
-    return made
+    return marred(draw, made)
+
+
+def marred(draw: Any, numbers: np.ndarray) -> np.ndarray:
+    """At times, one of them is another."""
+    if numbers.size and draw(st.booleans()):
+        numbers.flat[draw(st.integers(0, numbers.size - 1))] = draw(FLOATS)
+    return numbers
 
 
 @st.composite

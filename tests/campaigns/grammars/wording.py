@@ -75,8 +75,10 @@ def misstate(draw: Any, content: Any) -> None:
 @st.composite
 def tables(draw: Any, seeds: Sequence[bytes]) -> bytes:
     """CSV with cells of wrong kinds, rows of wrong lengths, quotes and lines without end."""
-    rows = list(csv.reader(io.StringIO(draw(st.sampled_from(seeds)).decode("utf-8-sig"))))
-    for _ in range(draw(st.integers(1, 4))):
+    text = draw(st.sampled_from(seeds)).decode("utf-8-sig")
+    between = "|" if "|" in text else ","
+    rows = list(csv.reader(io.StringIO(text), delimiter=between))
+    for _ in range(draw(st.integers(0, 2))):
         row = draw(st.sampled_from(rows))
         cell = str(
             draw(
@@ -85,14 +87,14 @@ def tables(draw: Any, seeds: Sequence[bytes]) -> bytes:
                 )
             )
         )
-        row[draw(st.integers(0, max(0, len(row) - 1))) :][:1] = [cell]
         if row:
             row[draw(st.integers(0, len(row) - 1))] = cell
         if draw(st.integers(0, 5)) == 0:
             row.append(cell)
     out = io.StringIO()
-    csv.writer(out, quoting=draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))).writerows(rows)
-    return out.getvalue().encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"])), "replace")
+    quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL] * 3 + [csv.QUOTE_ALL]))
+    csv.writer(out, delimiter=between, quoting=quoting).writerows(rows)
+    return out.getvalue().encode(draw(st.sampled_from(["utf-8"] * 5 + ["utf-8-sig", "utf-16", "latin-1"])), "replace")
 
 
 def words(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
