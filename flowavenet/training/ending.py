@@ -22,6 +22,7 @@ from flowavenet.training.processes import GOES_ON
 
 ANOTHER = "name another checkpoint, or begin another run"
 
+
 class SaveAtEnd(pl.Callback):
     """Save the run's checkpoint also when it ends between two regular ones: by ``max_steps``, by ``max_time``, or as told.
 
@@ -91,10 +92,11 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Of plain values and tensors alone, wherever it is from: nothing in it is run."""
         try:
             content = super().load_checkpoint(path, *args, **options | {"weights_only": True})
-        except (OSError, MemoryError):
+        except OSError:
             raise
         except Exception as error:                                     # of pickle, of torch, of zip files
-            what = "broken, or holds more than plain values and tensors"
+            broken = "broken, or holds more than plain values and tensors"
+            what = one_line(error) if short_of_memory(error) else broken
             raise ValueError(f"{path}: {what}; {ANOTHER}") from error
         if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
             raise ValueError(f"{path}: not the checkpoint of a run, which has its last.ckpt; {ANOTHER}")

@@ -61,7 +61,7 @@ class FitCLI(LightningCLI):
         """Settings are those of the recipe and the flags; a checkpoint that goes on has no say in them."""
 
     def fit(self, **arguments: Any) -> None:
-        """Train; what goes wrong before the first step of a run that goes on is the fault of its checkpoint."""
+        """Train; what goes wrong between reading a checkpoint and going on from it is the fault of that."""
         with resumed(self.trainer):
             self.trainer.fit(**arguments)
 
@@ -116,8 +116,8 @@ def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl
             )
     except ArgumentError as error:
         where = f"correct it in {' or '.join(recipes)}, or among the flags; " if recipes else ""
-        help = f"{where}flowavenet {verb} --help lists all settings"
-        raise ValueError(f"{shorten(error.message, 400)}; {help}") from error
+        what = shorten(error.message, 400)
+        raise ValueError(f"{what}; {where}flowavenet {verb} --help lists all settings") from error
     return cli.trainer
 
 
