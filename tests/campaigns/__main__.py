@@ -86,7 +86,7 @@ def main() -> None:
     if unknown := set(options.names) - set(names()):
         parser.error(f"no campaign {', '.join(unknown)}; there are {', '.join(names())}")
     for name in options.names or names():
-        record = run(name, options.share, Path("out", "campaigns", name))
+        record = run(name, options.share, Path("out", "campaigns", name).resolve())
         broken += sum(row["broken"] for row in record["rows"])
         found = (json.loads(figures.read_text()) if figures.exists() else {}) | {name: record}
         with write_atomically(figures) as file:
