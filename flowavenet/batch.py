@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -99,7 +100,11 @@ def in_background(
 
 
 def end_with_parent() -> None:
-    """Have this process, a worker, end with the one that started it, however that ends; else it waits for work, for ever."""
+    """Have this process, a worker, end with the one that started it, however that ends; else it waits for work, for ever.
+
+    Ctrl-C, which reaches all processes of a terminal, is that one's to heed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         parent_process().join()

@@ -5,7 +5,9 @@ import re
 import resource
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from test_training import arguments, losses
 
 from flowavenet import cli
 from flowavenet.audio import MelSettings, Unwritable, load_audio, ready_folder, save_audio, save_mel, write_atomically
-from flowavenet.batch import one_line
+from flowavenet.batch import end_with_parent, one_line
 from flowavenet.checkpoint import load_checkpoint, save_checkpoint
 from flowavenet.plots import save_spectrograms
 
@@ -207,3 +209,13 @@ def test_campaign_keeps_its_promises(monkeypatch, tmp_path):
     for name in ("folder lost", "SIGTERM"):
         row = faults.met(name, faults.FAULTS[name], whole).row()
         assert row["cases"] == row["one line"] == row["went on"] == 1 and row["broken"] == 0, row
+
+
+def _interrupted():
+    os.kill(os.getpid(), signal.SIGINT)                                # as a terminal does to all of a program's processes
+    return "goes on"
+
+
+def test_a_worker_leaves_ctrl_c_to_the_process_that_started_it():
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver"), initializer=end_with_parent) as pool:
+        assert pool.submit(_interrupted).result() == "goes on"
