@@ -4,9 +4,9 @@ What streams or serves for long goes on as it began: after a tenth of the time r
 one process or 128 MB in a server, a chunk or a request costs at most twice the CPU at the end, and every request gets its
 audio, or, if there are too many, 429 or 503.
 
-- `stream`: `Vocoder.stream` of an endless mel for 5 minutes, chunks of 32 frames; a request is a chunk, and its latency the
+- `stream`: `Vocoder.stream` of an endless mel for 2 minutes, chunks of 32 frames; a request is a chunk, and its latency the
   time until it is there. `per s` are chunks made.
-- `serve`: `flowavenet serve` for 10 minutes at 80 % of what it can do, mels of 1 to 6 s at random times, from
+- `serve`: `flowavenet serve` for 10 minutes (streams: 3) at 80 % of what it can, mels of 1 to 6 s at random times, from
   `recipes/serving/load.py`; latency is until the first audio, from when a request was due; early is the first tenth of the
   time, late the second half. `per s` are requests that the server can do, before and after.
 - `overload`: three times of what it can do, for a minute; early and late are one client's requests before and after it,
@@ -33,7 +33,7 @@ import numpy as np
 from .attacks import MEL
 from .servers import KEY, Server, resident, serving
 
-STREAM, STEADY, OVERLOAD = 5.0, 10.0, 1.0
+STREAM, STEADY, OVERLOAD = 2.0, 10.0, 1.0
 """Minutes."""
 PARTS = (0.1, 0.4, 0.5)
 """Of that time, after each of which memory is read."""
@@ -41,8 +41,8 @@ GROWTH = {"stream": 64, "serve": 128, "overload": 128}
 """MB."""
 DEARER = 2.0
 """Times the CPU that the first chunks or requests took; so much may come from others who use the same caches."""
-TRIALS = (("lapflow-stream-22k", "pcm"), ("lapflow-speech-22k", None))
-"""Checkpoints, and how they are asked for audio."""
+TRIALS = (("lapflow-speech-22k", None, STEADY), ("lapflow-stream-22k", "pcm", 0.3 * STEADY))
+"""Checkpoints, how they are asked for audio, and for how many minutes."""
 REFUSED = ("429", "503")
 
 
@@ -115,7 +115,9 @@ def streamed(name: str, seconds: float) -> dict[str, Any]:
     return row("stream", name, begun, parts, (early, late))
 
 
-def served(server: Server, share: float, longest: float = 6.0, **settings: str | None) -> Iterator[dict[str, Any]]:
+def served(
+    server: Server, share: float, longest: float = 6.0, minutes: float = STEADY, **settings: str | None
+) -> Iterator[dict[str, Any]]:
     """Ask a server for audio of so many seconds at most, steadily, and then for too much."""
     load, chance, name = recipe(), random.Random(0), settings["checkpoint"]
     send = load.sender(f"127.0.0.1:{server.port}", longest, 0, **settings)
@@ -137,7 +139,7 @@ def served(server: Server, share: float, longest: float = 6.0, **settings: str |
 
     one_client()                                                       # everything has been used once
     most, begun = survey(), time.perf_counter()
-    parts = [steady(0.8, 60 * STEADY * share * of_all) for of_all in PARTS]
+    parts = [steady(0.8, 60 * minutes * share * of_all) for of_all in PARTS]
     yield row("serve", name, begun, parts, (most, survey()))
     most, begun = survey(), time.perf_counter()
     parts = [one_client(), steady(3.0, 60 * OVERLOAD * share), one_client()]
@@ -146,11 +148,11 @@ def served(server: Server, share: float, longest: float = 6.0, **settings: str |
 
 def campaign(share: float, folder: Path) -> Iterator[dict[str, Any]]:
     os.environ["FLOWAVENET_API_KEY"] = KEY                             # load.py brings it
-    for name, _ in TRIALS:
+    for name, _, _ in TRIALS:
         yield streamed(name, 60 * STREAM * share)
-    for name, stream in TRIALS:
+    for name, stream, minutes in TRIALS:
         words = "--requests", "128", "--checkpoint", name
         with serving(folder.resolve() / name, *words) as server:
-            for found in served(server, share, checkpoint=name, stream=stream):
+            for found in served(server, share, minutes=minutes, checkpoint=name, stream=stream):
                 found["broken"] += len(server.faults())
                 yield found
