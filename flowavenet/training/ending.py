@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from flowavenet.audio import write_atomically
-from flowavenet.batch import one_line, short_of_memory
+from flowavenet.batch import once, one_line, short_of_memory
 from flowavenet.training.processes import GOES_ON
 
 ANOTHER = "name another checkpoint, or begin another run"
@@ -92,12 +92,12 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Of plain values and tensors alone, wherever it is from: nothing in it is run."""
         try:
             content = super().load_checkpoint(path, *args, **options | {"weights_only": True})
-        except OSError:
+        except FileNotFoundError:
             raise
         except Exception as error:                                     # of pickle, of torch, of zip files
-            broken = "broken, or holds more than plain values and tensors"
-            what = one_line(error) if short_of_memory(error) else broken
-            raise ValueError(f"{path}: {what}; {ANOTHER}") from error
+            told = isinstance(error, OSError) or short_of_memory(error)
+            what = one_line(error) if told else "broken, or holds more than plain values and tensors"
+            raise ValueError(f"{once(path, what)}; {ANOTHER}") from error
         if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
             raise ValueError(f"{path}: not the checkpoint of a run, which has its last.ckpt; {ANOTHER}")
         self.loaded = str(path)

@@ -187,7 +187,7 @@ def guided(trial: Trial, first: int, count: int, say: Callable[[Outcome], None])
             str(corpus),
             f"-runs={count}",
             f"-seed={first + 1}",
-            "-max_len=20000",
+            f"-max_len={2 * max(10_000, *map(len, trial.seeds))}",
             "-timeout=0",
             "-rss_limit_mb=0",
             "-handle_xfsz=0",
