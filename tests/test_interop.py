@@ -244,6 +244,8 @@ def test_what_is_no_known_checkpoint_is_one_line(tmp_path, monkeypatch):
     missing = published()
     del missing["blocks.1.flows.0.actnorm.loc"]
     assert "weights are missing" in refusal(missing)
+    few = {key: value for key, value in published().items() if "actnorm" not in key}
+    assert "weights are missing" in refusal(few) and len(refusal(few)) < 600
     glow = published_glow(GLOWS["SqueezeWave"])
     del glow["WN.3.end.bias"]
     assert "looks like a SqueezeWave, but weights are missing" in refusal(glow) and "WN.3.end.bias" in refusal(glow)

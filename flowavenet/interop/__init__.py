@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from flowavenet.interop.archives import CheckpointFile
@@ -73,8 +74,8 @@ def recognise(source: Source, teacher: Source | None = None) -> tuple[Family, Fl
     try:
         return family, family.load(state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        # torch's own list of misfits has a heading
-        reason = " ".join(str(error).split("\n")[:2]).replace("\t", "").strip()
+        # torch's own list of misfits has a heading, and can name hundreds
+        reason = shorten(" ".join(str(error).split("\n")[:2]), 400, placeholder=" ...")
         looks = f"{name}: looks like a {family.name}, but weights are missing or of odd shape"
         raise ValueError(f"{looks} ({reason})") from error
 
