@@ -4,7 +4,7 @@ What streams or serves for long goes on as it began: after a tenth of the time r
 one process or 128 MB in a server, a chunk or a request costs at most twice the CPU at the end, and every request gets its
 audio, or, if there are too many, 429 or 503.
 
-- `stream`: `Vocoder.stream` of an endless mel for 2 minutes, chunks of 32 frames; a request is a chunk, and its latency the
+- `stream`: `Vocoder.stream` of an endless mel for a minute, chunks of 32 frames; a request is a chunk, and its latency the
   time until it is there. `per s` are chunks made.
 - `serve`: `flowavenet serve` for 10 minutes (streams: 3) at 80 % of what it can, mels of 1 to 6 s at random times, from
   `recipes/serving/load.py`; latency is until the first audio, from when a request was due; early is the first tenth of the
@@ -33,7 +33,7 @@ import numpy as np
 from .attacks import MEL
 from .servers import KEY, Server, resident, serving
 
-STREAM, STEADY, OVERLOAD = 2.0, 10.0, 1.0
+STREAM, STEADY, OVERLOAD = 1.0, 10.0, 1.0
 """Minutes."""
 PARTS = (0.1, 0.4, 0.5)
 """Of that time, after each of which memory is read."""
