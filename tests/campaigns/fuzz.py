@@ -2,7 +2,7 @@
 
 Whatever is in a file, it is read right, or refused by an error that the command line prints as one line with the file's
 name; nothing in it is run, nothing is written, no process dies, no file of a few kB takes more than 10 s of a processor or
-300 MB. Each reader got 800 files (a slow one 200) of three kinds: valid ones *mutated* at random (bits flipped, parts cut,
+300 MB. Each reader got hundreds of files, of three kinds: valid ones *mutated* at random (bits flipped, parts cut,
 repeated, joined, numbers made extreme); *structured* ones, well formed but hostile in what they say (shapes, types, names,
 depths, bombs), drawn by hypothesis; and *guided* ones, which libFuzzer bred by the lines of flowavenet that they reach
 (atheris). *Cases* broke a promise once. They were read by the functions that the verbs call, in processes of their own,
