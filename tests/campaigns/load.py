@@ -6,7 +6,7 @@ audio, or, if there are too many, 429 or 503.
 
 - `stream`: `Vocoder.stream` of an endless mel for a minute, chunks of 32 frames; a request is a chunk, and its latency the
   time until it is there. `per s` are chunks made.
-- `serve`: `flowavenet serve` for 10 minutes (streams: 3) at 80 % of what it can, mels of 1 to 6 s at random times, from
+- `serve`: `flowavenet serve` for 10 minutes (streams: 2) at 80 % of what it can, mels of 1 to 6 s at random times, from
   `recipes/serving/load.py`; latency is until the first audio, from when a request was due; early is the first tenth of the
   time, late the second half. `per s` are requests that the server can do, before and after.
 - `overload`: three times of what it can do, for a minute; early and late are one client's requests before and after it,
@@ -41,7 +41,7 @@ GROWTH = {"stream": 64, "serve": 128, "overload": 128}
 """MB."""
 DEARER = 2.0
 """Times the CPU that the first chunks or requests took; so much may come from others who use the same caches."""
-TRIALS = (("lapflow-speech-22k", None, STEADY), ("lapflow-stream-22k", "pcm", 0.3 * STEADY))
+TRIALS = (("lapflow-speech-22k", None, STEADY), ("lapflow-stream-22k", "pcm", 0.2 * STEADY))
 """Checkpoints, how they are asked for audio, and for how many minutes."""
 REFUSED = ("429", "503")
 
