@@ -58,13 +58,13 @@ def run(name: str, share: float, folder: Path) -> Record:
 
 
 def page(found: dict[str, Record]) -> str:
-    """The page of all campaigns that have been run."""
+    """The page of all campaigns that have been run; a ``remark`` on one is of who looked at its figures."""
     sections = [HEAD]
     for name, record in sorted(found.items()):
         words = load(name).__doc__.strip()
         share = "" if record["share"] == 1 else f" --share {record['share']:g}"
         source = f"`python -m tests.campaigns {name}{share}`, {record['minutes']:g} min on {record['machine']}"
-        sections.append(f"## {words}\n\n{table(record['rows'])}\n\n{source}, {record['date']}.\n")
+        sections.append(f"## {words}\n\n{table(record['rows'])}\n\n{source}, {record['date']}.{record.get('remark', '')}\n")
     return "\n".join(sections)
 
 

@@ -80,6 +80,8 @@ def row(kind: str, name: str, begun: float, parts: list[Part], rates: tuple[floa
     early, late = parts[0], parts[-1]
     others = [status for part in parts for status in part.others]
     failed = sum(status not in REFUSED for status in others)
+    if failed:
+        print(f"{kind}, {name}: {', '.join(sorted({status for status in others if status not in REFUSED}))}")
     grown = late.memory - early.memory > GROWTH[kind]
     return {
         "trial": kind, "checkpoint": name, "minutes": round((time.perf_counter() - begun) / 60, 1),
