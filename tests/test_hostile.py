@@ -59,7 +59,7 @@ def test_head_of_npy_that_is_none_is_told(server, one, other):
     with attacks.session_of(server) as session:
         session.send("{}")
         session.send(attacks.npy(attacks.MEL[:, :9]).replace(one, other, 1))
-        assert "are no whole .npy of numbers" in json.loads(session.recv(60))["error"]
+        assert "is no whole .npy file" in json.loads(session.recv(60))["error"]
 
 
 @pytest.mark.parametrize("head", [CHUNKED, CHUNKED.replace(b"vocode", b"sing"), CHUNKED.replace(b"key", b"other")])
@@ -106,6 +106,7 @@ def test_faults_of_a_server_are_noticed(server):
 def test_load_in_small(server, monkeypatch):
     """Each chunk and request is counted, and how it went."""
     monkeypatch.setenv("FLOWAVENET_API_KEY", servers.KEY)
+    monkeypatch.setattr(load, "REST", 0.0)
     asked = load.served(server, 0.001, longest=1.1, checkpoint="lapflow-stream-22k", match="0")
     rows = [load.streamed("lapflow-stream-22k", 0.1), *asked]
     assert [row["trial"] for row in rows] == ["stream", "serve", "overload"]

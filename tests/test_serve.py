@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -31,6 +32,7 @@ from starlette.websockets import WebSocketDisconnect  # noqa: E402
 from flowavenet.serve.app import application  # noqa: E402
 from flowavenet.serve.limits import Admission, Limits, Refused  # noqa: E402
 from flowavenet.serve.turns import Turns  # noqa: E402
+from flowavenet.serve.worker import give_back  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
 MEL = load_mel(DATA / "tacotron2.npy", 80)[0].numpy()
@@ -222,6 +224,26 @@ def test_work_is_done_in_the_order_in_which_it_is_due():
     assert turns.do(begin.wait, 0.0).cancelled()
 
 
+def test_the_thread_of_work_rests_once_between_steps(monkeypatch):
+    monkeypatch.setattr("flowavenet.serve.turns.REST", 0.02)
+    rests = []
+    turns = Turns("test", lambda: rests.append(len(rests)))
+    for number in range(1, 4):
+        wait_until(lambda number=number: len(rests) == number)
+        time.sleep(0.1)
+        assert len(rests) == number and turns.do(lambda: "done", 0.0).result(10) == "done"
+    turns.close()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept by glibc")
+def test_free_memory_is_given_back():
+    blocks = [b"x" * size for size in [50_000] * 4000]
+    blocks = blocks[::100]                                             # those keep the heap from ending before them
+    kept = memory()
+    give_back()
+    assert memory() < kept - 100
+
+
 def test_a_chunk_is_due_when_those_before_have_been_heard(client, monkeypatch):
     worker, due, do = client.app.app.state.service.worker, [], client.app.app.state.service.worker.do
 
@@ -282,9 +304,9 @@ WRONG_MESSAGES = {
     "no settings": ([raw(1)], "before any settings"), "no JSON": (["hello"], "settings: Invalid JSON"),
     "unknown": (['{"tempo": 1}'], "tempo: "), "path": (['{"mel_convention": "/etc/passwd"}'], "is not known"),
     "bytes": (["{}", b"abc"], "3 bytes are no frames of 80 bands"), "text": (["{}", "stop"], "the text 'stop' within"),
-    "pickle": (["{}", npy(np.array([{"a": 1}], dtype=object))], "allow_pickle"),
-    "cut": (["{}", SHORT[:-100]], "are no whole .npy of numbers"),
-    "huge": (["{}", SHORT.replace(b"(80, 90), }" + b" " * 9, b"(80, 90000000000), }")], "are no whole .npy of numbers"),
+    "pickle": (["{}", npy(np.array([{"a": 1}], dtype=object))], "holds pickled objects"),
+    "cut": (["{}", SHORT[:-100]], "is no whole .npy file"),
+    "huge": (["{}", SHORT.replace(b"(80, 90), }" + b" " * 9, b"(80, 90000000000), }")], "is no whole .npy file"),
     "nothing": (["{}", "end"], "the front-end gave no mel"),
     "bands": (['{"bands": 33}', bytes(33 * 4)], "no dimension of"),
     "nan": (["{}", np.full(80, np.nan, "<f4").tobytes()], "not finite"),
@@ -505,9 +527,9 @@ HOSTILE = {
 }
 
 
-def memory(server):
+def memory(pid="self"):
     """Resident, in MB."""
-    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())[1]) / 1024
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
 def test_hostile_requests_change_nothing(server):
@@ -518,14 +540,14 @@ def test_hostile_requests_change_nothing(server):
     with ThreadPoolExecutor(4) as threads:
         for round_number in range(4):
             if round_number == 1:                                      # after one of each, all that is needed is there
-                at_first = memory(process)
+                at_first = memory(process.pid)
             answers = [threads.submit(one, port) for one in HOSTILE.values()]
             answers.append(threads.submit(asked, port, good, SHORT))
             for status, said in (answer.result() for answer in answers[:-1]):
                 assert status is None or 400 <= status < 500
                 assert not SECRET.search(said.decode(errors="replace"))
             assert answers[-1].result() == before
-    assert round_number * len(HOSTILE) >= 90 and memory(process) < at_first + 64
+    assert round_number * len(HOSTILE) >= 90 and memory(process.pid) < at_first + 64
     assert asked(port, "/healthz", method="GET")[0] == 200
     assert asked(port, good, SHORT) == before
     wait_until(lambda: under_way(port) == 0)

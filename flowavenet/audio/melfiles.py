@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flowavenet.audio.atomic import write_atomically
 from flowavenet.audio.settings import LARGEST_VALUE
-from flowavenet.audio.strict import short
+from flowavenet.audio.strict import NPY, short
 
 MEL_SUFFIXES = (".npy", ".pt", ".safetensors")
 
@@ -117,7 +117,8 @@ def _read(path: Path) -> Tensor:
         raise ValueError(f"{path}: {path.suffix or 'no suffix'} is not one of {', '.join(MEL_SUFFIXES)}; save it as one")
     try:
         if path.suffix.lower() == ".npy":
-            content = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+            with NPY:
+                content = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
         elif path.suffix.lower() == ".pt":
             # files of before torch 1.6 are no archives, and cannot be mapped
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))

@@ -10,12 +10,16 @@ import io
 import math
 from pathlib import Path
 from reprlib import Repr
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 VALUES = 1_000_000
 """In a YAML file, when its aliases are written out: a few lines of them can stand for more than a computer holds."""
+NPY = Lock()
+"""Held while a .npy file is opened: two heads parsed at once may make Python 3.11 say "AST constructor recursion depth
+mismatch" (python/cpython#106905)."""
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 40
 
@@ -72,9 +76,10 @@ def _values(node: Any, known: dict[int, float]) -> float:
 def parse_npy(data: bytes) -> np.ndarray:
     """The array that the bytes of a .npy file hold. Raises ValueError, in one line, for anything else."""
     try:
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        with NPY:
+            return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except Exception as error:                                         # of a header that is one of Python's dicts
-        objects = "bject" in str(error)                                # NumPy says it with and without a capital
+        objects = "Object arrays" in str(error)
         raise ValueError("holds pickled objects, which may run code" if objects else "is no whole .npy file") from error
 
 

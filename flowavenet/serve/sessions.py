@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from io import BytesIO
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -21,6 +20,7 @@ from anyio import from_thread
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
+from flowavenet.audio.strict import parse_npy
 from flowavenet.batch import one_line
 from flowavenet.serve.service import Service, Synthesis, wrong
 from flowavenet.serve.sound import pcm
@@ -146,6 +146,6 @@ class Session:
 
 def _array(message: bytes) -> np.ndarray:
     try:
-        return np.load(BytesIO(message), allow_pickle=False)
-    except Exception as error:                                         # numpy raises whatever its reading of the head does
-        raise ValueError(f"{len(message)} bytes are no whole .npy of numbers ({one_line(error)[:120]})") from error
+        return parse_npy(message)
+    except ValueError as error:
+        raise ValueError(f"a message of {len(message)} bytes {error}; send it again") from error

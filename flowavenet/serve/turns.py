@@ -10,11 +10,20 @@ from threading import Condition, Thread
 from time import monotonic
 from typing import Any
 
+REST = 1.0
+"""Seconds without a step after which the thread is at rest."""
+
 
 class Turns:
-    """Steps that wait for their turn, and the thread that does them."""
+    """Steps that wait for their turn, and the thread that does them.
 
-    def __init__(self, name: str):
+    Args:
+        name: of the thread.
+        at_rest: what the thread does whenever it comes to rest.
+    """
+
+    def __init__(self, name: str, at_rest: Callable[[], Any] = lambda: None):
+        self._at_rest = at_rest
         self._steps: list[tuple[float, int, Future, Callable[[], Any]]] = []  # a heap; the number keeps equals in order
         self._numbers, self._change, self._closed = count(), Condition(), False
         self._thread = Thread(target=self._work, name=name, daemon=True)
@@ -51,9 +60,17 @@ class Turns:
         while self._next():
             pass
 
+    def _called(self, timeout: float | None = None) -> bool:
+        """Wait until there is something to do."""
+        return bool(self._change.wait_for(lambda: self._steps or self._closed, timeout))
+
     def _next(self) -> bool:
         with self._change:
-            self._change.wait_for(lambda: self._steps or self._closed)
+            called = self._called(REST)
+        if not called:
+            self._at_rest()
+        with self._change:
+            self._called()
             if self._closed:
                 return False
             _, _, future, step = heappop(self._steps)

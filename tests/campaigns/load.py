@@ -39,6 +39,8 @@ PARTS = (0.1, 0.4, 0.5)
 """Of that time, after each of which memory is read."""
 GROWTH = {"stream": 64, "serve": 128, "overload": 128}
 """MB."""
+REST = 2.0
+"""Seconds after which a server's memory is read; it gives back what is free after one."""
 DEARER = 2.0
 """Times the CPU that the first chunks or requests took; so much may come from others who use the same caches."""
 TRIALS = (("lapflow-speech-22k", None, STEADY), ("lapflow-stream-22k", "pcm", 0.2 * STEADY))
@@ -131,7 +133,9 @@ def served(
         work, answers = server.work(), ask()
         firsts = [answer.first for answer in answers if answer.status == "200"]
         others = [answer.status for answer in answers if answer.status != "200"]
-        return Part(firsts, others, server.work() - work, server.memory())
+        work = server.work() - work
+        time.sleep(REST)
+        return Part(firsts, others, work, server.memory())
 
     def steady(times: float, seconds: float) -> Part:
         return part(lambda: load.steady(send, times * max(1.0, most), max(0.2, seconds), chance))
