@@ -87,8 +87,13 @@ def in_background(
     """Do the work on one item after the other in a thread of its own, while the caller does something else.
 
     Yields each item, in order, with its future: ``result()`` waits until the work is done, and raises what went wrong. At
-    most ``count`` items are under way or done beyond those yielded, so that what they hold stays bounded.
+    most ``count`` items are under way or done beyond those yielded, so that what they hold stays bounded; if it is 0, there
+    is no other thread, and each item is done before it is yielded.
     """
+    if not count:
+        for item in items:
+            yield item, _done(work, item)
+        return
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(1) as thread:
         for item in items:
@@ -97,6 +102,16 @@ def in_background(
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
+
+
+def _done(work: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """Work that was done just now."""
+    future = Future()
+    try:
+        future.set_result(work(item))
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 def end_with_parent() -> None:

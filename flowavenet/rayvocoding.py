@@ -26,6 +26,8 @@ from flowavenet.vocoding import Vocoding, portions
 
 LIVES = 3
 """Processes that may die over a task: a file that kills one would go on doing so."""
+LOST = "10"
+"""Seconds after which Ray gives up its own server, which would not come back."""
 OBJECTS = 100_000_000
 """Bytes of memory that processes share: only paths and notes pass between them."""
 
@@ -126,6 +128,7 @@ class Actor:
 def ray_cluster(processors: int) -> Iterator[Any]:
     """Ray on this machine, for as long as needed: it reports to nobody, serves no page, and leaves no files."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = LOST
     try:
         import ray
         import ray.data

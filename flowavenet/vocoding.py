@@ -35,7 +35,7 @@ from flowavenet.vocoder import Vocoder
 BLOCK = 1024
 """Frames that are read, or analysed, at a time."""
 AHEAD = 4
-"""Batches that are read ahead of synthesis, and files that wait to be written."""
+"""Batches that are read ahead of synthesis, and files that wait to be written, if that is done elsewhere than on the CPU."""
 PORTION = 30.0
 """Seconds of audio that are handed over at a time, at least, where others do the work or the files are elsewhere."""
 
@@ -170,7 +170,7 @@ class Vocoding:
         groups = self.groups(files)
         self.total = sum(source.frames for group in groups for source in group)
         short = [group for group in groups if not self._is_long(group[0])]
-        for made, written in in_background(self._made(self._packs(short)), self._write, AHEAD):
+        for made, written in in_background(self._made(self._packs(short)), self._write, self._ahead):
             with self.failed.noted(made.source.path):
                 written.result()
         for (source,) in groups[len(short) :]:
@@ -189,6 +189,11 @@ class Vocoding:
         there = {source.path for group in groups for source in group if self._is_there(source.path)}
         self.skipped += len(there)
         return [group for group in groups if not all(source.path in there for source in group)]
+
+    @property
+    def _ahead(self) -> int:
+        """None on a CPU: a thread for files holds up one of torch's, and all others wait for that. It halved the speed."""
+        return 0 if self.vocoder.device.type == "cpu" else AHEAD
 
     def _is_long(self, source: Source) -> bool:
         """Too long for a batch."""
@@ -227,7 +232,7 @@ class Vocoding:
         return read
 
     def _packs(self, groups: Iterable[list[Source]]) -> Iterator[Pack]:
-        for _, read in in_background(groups, self._read, AHEAD):
+        for _, read in in_background(groups, self._read, self._ahead):
             pack: Pack = []
             for source, pieces in read.result():
                 with self.failed.noted(source.path):

@@ -226,7 +226,7 @@ def test_names_stand_for_checkpoints_models_and_recipes(tiny, tmp_path):
     for text, message in [
         ("data: 1", "b.yaml: no model in it"), ("just words", "b.yaml: not a recipe"), ("a: [", "b.yaml: not a recipe"),
         ("model: {name: melgan}", "'melgan' is not known"),
-        ("model: {name: lapflow, config: {depth: 3}}", "no setting depth"),
+        ("model: {name: lapflow, config: {depth: 3}}", "no setting 'depth'"),
     ]:
         (tmp_path / "b.yaml").write_text(text)
         with pytest.raises(ValueError, match=message):

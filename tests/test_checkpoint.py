@@ -65,7 +65,7 @@ BROKEN = {
     "config is a list": (lambda f: (f / CONFIG).write_text("- 1"), "format is None"),
     "future format": (lambda f: edit(f, format=99), "format is 99"),
     "unknown model": (lambda f: edit(f, model="os.system"), "'os.system' is not known"),
-    "unknown setting": (lambda f: edit(f, config={"wings": 2}), "no setting wings"),
+    "unknown setting": (lambda f: edit(f, config={"wings": 2}), "no setting 'wings'"),
     "other sizes": (lambda f: edit(f, config={"blocks": 4, "flows": 2, "width": 16, "blocks_per_split": 2,
                                               "conditioning": "pooled"}), "has shape"),
     "more layers": (lambda f: edit(f, config={"blocks": 5, "flows": 2, "width": 8}), "weights are missing"),

@@ -207,14 +207,14 @@ def test_strategies_that_divide_the_weights_are_refused():
 
 def orphan(run):
     """Start a process that waits, and end."""
-    from flowavenet.training.processes import end_with_parent
+    from flowavenet.training.processes import end_with_launcher
 
     watching, begun = os.pipe()
     if os.fork() == 0:
         os.environ["LOCAL_RANK"] = "1"
         with (run / "orphan.txt").open("w") as said:
             os.dup2(said.fileno(), 2)
-        end_with_parent(patience=0.0)
+        end_with_launcher(patience=0.0)
         os.write(begun, b".")
         time.sleep(60)
     os.read(watching, 1)

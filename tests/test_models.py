@@ -206,7 +206,7 @@ class TestErrors:
     def test_unknown_model_and_setting(self):
         with pytest.raises(ValueError, match="'melgan' is not known; known are"):
             build("melgan", {}, 80, 256)
-        with pytest.raises(ValueError, match="no setting n_flow"):
+        with pytest.raises(ValueError, match="no setting 'n_flow'"):
             build("flowavenet", {"n_flow": 6}, 80, 256)
 
     @pytest.mark.parametrize("bad, says", [

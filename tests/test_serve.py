@@ -1,5 +1,6 @@
 """The HTTP service: its audio is that of the library, whoever else asks, and nothing that clients do changes that."""
 
+import gc
 import json
 import os
 import platform
@@ -32,7 +33,7 @@ from starlette.websockets import WebSocketDisconnect  # noqa: E402
 from flowavenet.serve.app import application  # noqa: E402
 from flowavenet.serve.limits import Admission, Limits, Refused  # noqa: E402
 from flowavenet.serve.turns import Turns  # noqa: E402
-from flowavenet.serve.worker import give_back  # noqa: E402
+from flowavenet.serve.worker import Batch, Order, give_back  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
 MEL = load_mel(DATA / "tacotron2.npy", 80)[0].numpy()
@@ -242,6 +243,18 @@ def test_free_memory_is_given_back():
     kept = memory()
     give_back()
     assert memory() < kept - 100
+
+
+@pytest.mark.parametrize("how", ["", "&stream=pcm&chunk_frames=64"])
+def test_nothing_is_kept_of_what_was_made(client, how):
+    """Not even until Python looks for what holds itself, which may take a hundred requests."""
+    gc.collect()
+    gc.disable()
+    try:
+        assert client.post(f"/v1/vocode?{OWN}{how}", content=SHORT).status_code == 200
+        wait_until(lambda: not [one for one in gc.get_objects() if type(one) in (Batch, Order)])
+    finally:
+        gc.enable()
 
 
 def test_a_chunk_is_due_when_those_before_have_been_heard(client, monkeypatch):

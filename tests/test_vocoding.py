@@ -237,7 +237,8 @@ def test_a_recording_is_analysed_in_pieces_as_at_once(tmp_path, short_tiles, nam
 # The background
 
 
-def test_background_work_is_done_in_order_and_only_a_few_items_ahead():
+@pytest.mark.parametrize("ahead", [3, 0])
+def test_background_work_is_done_in_order_and_only_a_few_items_ahead(ahead):
     asked, done = 0, []
 
     def items():
@@ -252,12 +253,12 @@ def test_background_work_is_done_in_order_and_only_a_few_items_ahead():
             raise ValueError("five")
         return -item
 
-    for number, (item, result) in enumerate(in_background(items(), work, 3), start=1):
-        assert item == number and asked <= number + 3
+    for number, (item, result) in enumerate(in_background(items(), work, ahead), start=1):
+        assert item == number and asked <= number + ahead
         if item == 5:
             with pytest.raises(ValueError, match="five"):
                 result.result()
         else:
             assert result.result() == -item
     assert [item for item, _ in done] == list(range(1, 21))
-    assert threading.main_thread() not in {thread for _, thread in done}
+    assert (threading.main_thread() in {thread for _, thread in done}) == (not ahead)

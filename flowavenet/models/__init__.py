@@ -5,6 +5,7 @@
 ['flowavenet', 'gaussian_iaf', 'lapflow', 'parallel_wavenet', 'waveflow', 'waveglow', 'wavenet']
 """
 
+from flowavenet.audio.strict import short
 from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.models.clarinet import GaussianIAF
 from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
@@ -34,12 +35,12 @@ def build(name: str, config: dict, n_mels: int, hop_length: int, weights: int = 
     Raises ValueError, in one line, for a name or a field that is not known, and for values that make no model.
     """
     if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(f"model {str(name)[:40]!r} is not known; known are: {', '.join(sorted(MODELS))}")
+        raise ValueError(f"model {short(name)} is not known; known are: {', '.join(sorted(MODELS))}")
     cls = MODELS[name]
     fields = set(cls.Config.__dataclass_fields__)
     if not isinstance(config, dict):
-        raise ValueError(f"{name}: its config is {str(config)[:40]!r}, must be settings by name")
-    if unknown := [str(key)[:40] for key in config if key not in fields]:
+        raise ValueError(f"{name}: its config is {short(config)}, must be settings by name")
+    if unknown := [short(key) for key in config if key not in fields]:
         raise ValueError(f"{name} has no setting {', '.join(unknown[:3])}; it has: {', '.join(sorted(fields))}")
     check_types(name, cls.Config, config)
     try:

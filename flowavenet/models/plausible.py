@@ -11,6 +11,8 @@ from typing import Any, get_args, get_type_hints
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from flowavenet.audio.strict import short
+
 WEIGHTS = 2**30
 """Of any model; the largest published one has 2^28."""
 TENSORS = 2**15
@@ -33,7 +35,7 @@ def check_types(name: str, config_class: type, config: dict[str, Any]) -> None:
         member = int if kind is tuple and isinstance(value, list | tuple) else kind
         if not all(map(lambda one: _is(one, member), values)):
             limit = f", 0 to {LARGEST}" if kind in (int, tuple) else ""
-            raise ValueError(f"{name}: {field} is {str(value)[:40]}, must be {KINDS[kind]}{limit}")
+            raise ValueError(f"{name}: {field} is {short(value)}, must be {KINDS[kind]}{limit}")
 
 
 def _is(value: Any, kind: type) -> bool:

@@ -172,7 +172,9 @@ class Batch:
             if ended:
                 order.put(None)
         self.due = self.worker.made(self.vocoder, chunk, self.due)
-        if not ended and not all(order.left for order in self.orders):
+        if ended or all(order.left for order in self.orders):
+            self.chunks.close()                                        # it and this hold each other, and much memory
+        else:
             self.worker.do(self.go_on, due=self.due)
 
     def _chunks(self) -> Iterator[Tensor]:

@@ -24,7 +24,7 @@ from flowavenet.training.data import SpeechData
 from flowavenet.training.distillation import DistillationTraining
 from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints, resumed
 from flowavenet.training.likelihood import LikelihoodTraining
-from flowavenet.training.processes import check_strategy, end_with_parent, explained
+from flowavenet.training.processes import check_strategy, end_with_launcher, explained
 from flowavenet.training.showcase import Showcase
 
 
@@ -106,7 +106,7 @@ def distil(arguments: list[str]) -> pl.Trainer:
 
 def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")  # these are from the command line
-    end_with_parent()
+    end_with_launcher()
     parser, recipes = {"exit_on_error": False}, _recipes(arguments)
     try:
         with explained():

@@ -43,7 +43,7 @@ def explained() -> Iterator[None]:
         raise ConnectionError(f"process {rank} of {processes} lost another one, which ended; {GOES_ON}") from error
 
 
-def end_with_parent(patience: float = 10.0) -> None:
+def end_with_launcher(patience: float = 10.0) -> None:
     """Have this process end some seconds after the one that started it, if it is one of several on this machine.
 
     On CPUs (gloo), what waits for a lost process fails at once; on GPUs (NCCL), after a timeout, half an hour by default.
