@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import shutil
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import Any
 
 import torch
@@ -26,8 +29,10 @@ from flowavenet.vocoding import Vocoding, portions
 
 LIVES = 3
 """Processes that may die over a task: a file that kills one would go on doing so."""
+SERVICES = "gcs_server", "raylet"
+"""Ray's own processes without which it is nothing."""
 LOST = "10"
-"""Seconds after which Ray gives up its own server, which would not come back."""
+"""Seconds after which Ray gives one of them up; it would not come back."""
 OBJECTS = 100_000_000
 """Bytes of memory that processes share: only paths and notes pass between them."""
 
@@ -65,7 +70,7 @@ class RayVocoding:
         work.total, done = sum(lengths), 0
         if not tasks:
             return
-        with ray_cluster(self.actors * self.threads) as ray, TemporaryDirectory() as folder:
+        with ray_cluster(self.actors * self.threads) as (ray, folder):
             from ray.data import ActorPoolStrategy, from_items
 
             rows = [
@@ -125,8 +130,12 @@ class Actor:
 
 
 @contextmanager
-def ray_cluster(processors: int) -> Iterator[Any]:
-    """Ray on this machine, for as long as needed: it reports to nobody, serves no page, and leaves no files."""
+def ray_cluster(processors: int) -> Iterator[tuple[Any, Path]]:
+    """Ray on this machine, and a folder, for as long as needed: it reports to nobody, serves no page, and leaves no files.
+
+    Raises ValueError if it does not start. If one of its own processes dies later, this one ends with code 2 and one line:
+    Ray would end it within seconds, without a word.
+    """
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = LOST
     try:
@@ -135,14 +144,41 @@ def ray_cluster(processors: int) -> Iterator[Any]:
     except ModuleNotFoundError:
         raise ModuleNotFoundError("engine ray needs ray: pip install 'flowavenet[ray]'") from None
 
-    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, _watched(ray, folder):
         try:
             ray.init(
                 address="local", num_cpus=processors, include_dashboard=False, log_to_driver=False, _temp_dir=folder,
                 object_store_memory=OBJECTS, logging_level=logging.ERROR,
             )
-            logging.getLogger("ray.data").setLevel(logging.ERROR)
-            ray.data.DataContext.get_current().enable_progress_bars = False
-            yield ray
-        finally:
+        except Exception as error:                                     # what its services may meet is of many kinds
             ray.shutdown()
+            raise ValueError(f"ray did not start ({one_line(error)[:200]}); try again, or leave the engine out") from error
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        (tries := Path(folder, "tries")).mkdir()
+        yield ray, tries
+
+
+@contextmanager
+def _watched(ray: Any, folder: str) -> Iterator[None]:
+    """Ray, until it is shut down at the end; if it loses one of its services, its folder goes, and this process ends."""
+    ended = Event()
+
+    def watch() -> None:
+        while not ended.wait(0.3):
+            node = ray._private.worker._global_node                    # nothing public tells
+            if node and (lost := [kind for kind, _ in node.dead_processes() if kind in SERVICES]) and not ended.is_set():
+                with suppress(Exception):                              # its folder goes in any case
+                    node.kill_all_processes(check_alive=False)
+                shutil.rmtree(folder, ignore_errors=True)
+                print(f"error: ray lost its {lost[0]}; go on with --skip-existing", file=sys.stderr, flush=True)
+                os._exit(2)
+
+    thread = Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        ray.shutdown()

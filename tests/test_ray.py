@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from flowavenet import Vocoder
-from flowavenet.rayvocoding import Actor, RayVocoding
+from flowavenet.rayvocoding import Actor, RayVocoding, ray_cluster
 from flowavenet.vocoding import PORTION, Vocoding, portions
 
 HOW = {"batch": 2, "match": 0, "convention": "hifigan"}
@@ -110,6 +111,48 @@ def test_a_task_that_kills_every_process_is_given_up(vocoder, tmp_path):
     (tmp_path / "tries").write_bytes(b"...")
     result = Actor._result(actor, [file], tmp_path / "tries")
     assert list(result["failed"]) == [file] and "3 processes died" in result["failed"][file]
+
+
+LOSES = """
+import ray, subprocess, sys, time
+from ray._private.node import Node
+from types import SimpleNamespace
+from flowavenet.rayvocoding import _watched
+
+node = Node.__new__(Node)
+node.all_processes, node.head = {}, True
+for kind in sys.argv[2:]:
+    process = subprocess.Popen(["true"] if kind == sys.argv[2] else ["sleep", "9"], stderr=subprocess.DEVNULL)
+    node.all_processes[kind] = [SimpleNamespace(process=process, use_valgrind=False, use_valgrind_profiler=False,
+                                                use_perftools_profiler=False, use_gdb=False)]
+ray._private.worker._global_node = node
+ray.shutdown = lambda: None
+with _watched(ray, sys.argv[1]):
+    time.sleep(1 if sys.argv[2] == "log_monitor" else 60)
+ray._private.worker._global_node = None
+"""
+
+
+@pytest.mark.parametrize("lost, code", [("raylet", 2), ("log_monitor", 0)])
+def test_loss_of_ray_itself_is_one_line(lost, code, tmp_path):
+    """With Ray's own book of its processes."""
+    pytest.importorskip("ray", reason="needs pip install '.[ray]'")
+    (tmp_path / "session").mkdir()
+    command = [sys.executable, "-c", LOSES, tmp_path / "session", lost, *{"raylet", "gcs_server"} - {lost}]
+    run = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (run.returncode, run.stderr) == (code, f"error: ray lost its {lost}; go on with --skip-existing\n" * (code == 2))
+    assert (tmp_path / "session").exists() == (code == 0)
+
+
+def test_ray_that_does_not_start_is_one_line(monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs pip install '.[ray]'")
+
+    def fails(**_):
+        raise RuntimeError("Timed out waiting for file\nof its own")
+
+    monkeypatch.setattr(ray, "init", fails)
+    with pytest.raises(ValueError, match="ray did not start .Timed out waiting for file.*; try again"), ray_cluster(1):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 A verb may be killed at any moment, and goes on when it is run again. Each was (SIGKILL), at moments drawn evenly from the
 time that it takes undisturbed: the process alone, or all of its group; then it was run again as documented (with
 `--ckpt_path last`, `--skip-existing`, `--force`, or the same words), killed again, and so on until it came to its end; and
-again from the start. Of `--engine ray`, its processes were killed as well, one after the other. *files* is how many were
-looked at after kills: each must be, byte for byte, what an undisturbed run writes (those of training: load). *ended* are
-the runs that came to exactly the result of an undisturbed one, training to the same losses and weights, to the last bit, and
-did nothing twice that was done; but the log may lack the step whose checkpoint was just written, as Lightning logs
-it after that. *steps lost* is the most that a kill cost, with a checkpoint every 3. *left* is what there was of hidden and
-temporary files in the end. Inputs must not change, and no process may outlive a killed one by more than three minutes.
+again from the start. Of `--engine ray`, its processes were killed as well, one after the other: without an actor it goes on,
+without one of Ray's own it ends with one line. *files* is how many were looked at after kills: each must be, byte for byte,
+what an undisturbed run writes (those of training: load). *ended* are the runs that came to exactly the result of an
+undisturbed one, training to the same losses and weights, to the last bit, and did nothing twice that was done; but the log
+may lack the step whose checkpoint was just written, as Lightning logs it after that. *steps lost* is the most that a kill
+cost, with a checkpoint every 3. *left* is what there was of hidden and temporary files in the end. Inputs must not change,
+and no process may outlive a killed one by more than three minutes.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ class Actors(Course):
 
 
 class Cluster(Course):
-    """Kills one of Ray's own processes, after which the verb must end by itself, however, in good time."""
+    """Kills one of Ray's own processes, after which the verb must end by itself in good time: with one line, or done."""
 
     who = "raylet", "gcs_server"
 
@@ -212,7 +213,9 @@ class Cluster(Course):
         code = verb.finish(PATIENCE)
         if code is None:
             self.blame([f"hangs for more than {PATIENCE:g} s after {who} was killed"])
-        return code or None
+        elif code and (code != 2 or self.said.count("error: ") != 1):
+            self.blame([f"ends with code {code} after {who} was killed: {self.said}"])
+        return None if code else code
 
 
 # Inputs
