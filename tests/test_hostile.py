@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 from http.client import HTTPConnection
 
 import pytest
@@ -67,6 +68,17 @@ def test_a_body_that_is_none_leaves_no_traceback(server, head):
     before = server.log.read_text()
     assert attacks.spoken(server, [head])[0] == 400
     assert server.log.read_text().removeprefix(before) == "WARNING:  Invalid HTTP request received.\n"
+
+
+def test_the_rest_of_a_body_that_is_none_leaves_no_traceback(server):
+    """When it comes after the answer, a refusal."""
+    before = server.log.read_text()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(CHUNKED.replace(b"Bearer", b"Bear").removesuffix(b"no length\r\n"))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(b"no length\r\n")
+        assert not connection.recv(65536)
+    assert "Traceback" not in server.log.read_text().removeprefix(before)
 
 
 @pytest.mark.parametrize("frames", [NO_TEXT, NO_TEXT + b"\x88\x80\0\0\0\0"], ids=["alone", "and a farewell"])

@@ -65,8 +65,13 @@ def serve(
 
 
 def briefly(record: logging.LogRecord) -> bool:
-    """Have a client's mistake, text in a WebSocket that is none, logged without the traceback that uvicorn adds to it."""
-    if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError | InvalidState):  # the latter if it comes again
+    """Have a client's mistakes logged without the tracebacks that uvicorn adds to them.
+
+    Text in a WebSocket that is none; the same again; the rest of a body that is none, when the answer has gone.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    late = record.name == "asyncio" and type(error).__name__ == "LocalProtocolError"  # of h11, below uvicorn
+    if late or isinstance(error, UnicodeDecodeError | InvalidState):
         record.exc_info = None
     return True
 

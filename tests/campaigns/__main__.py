@@ -90,7 +90,7 @@ def main() -> None:
         broken += sum(row["broken"] for row in record["rows"])
         found = (json.loads(figures.read_text()) if figures.exists() else {}) | {name: record}
         with write_atomically(figures) as file:
-            file.write_text(json.dumps(found, indent=1) + "\n")
+            file.write_text(json.dumps(found) + "\n")
         with write_atomically(options.page) as file:
             file.write_text(page(found))
     sys.exit(1 if broken else 0)

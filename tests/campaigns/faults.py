@@ -66,8 +66,14 @@ def campaign(share: float, folder: Path) -> Iterator[Row]:
             if lacking := lacks(fault):
                 yield Case(name, f"none: {lacking}", folder).row()
             else:
-                yield from (case.row() for case in pool.map(partial(met, name, fault), wholes))
+                yield together([case.row() for case in pool.map(partial(met, name, fault), wholes)])
     yield from (case.row() for case in served(inputs / "tiny", folder / "serve"))
+
+
+def together(rows: list[Row]) -> Row:
+    """One row of all verbs that met a fault."""
+    sums = {key: sum(row[key] for row in rows) for key in ("cases", "one line", "went on", "broken")}
+    return rows[0] | {"verb": f"{len(rows)} that write"} | sums
 
 
 def met(name: str, fault: Fault, whole: Whole) -> Case:
