@@ -151,7 +151,6 @@ def ray_cluster(processors: int) -> Iterator[tuple[Any, Path]]:
                 object_store_memory=OBJECTS, logging_level=logging.ERROR,
             )
         except Exception as error:                                     # what its services may meet is of many kinds
-            ray.shutdown()
             raise ValueError(f"ray did not start ({one_line(error)[:200]}); try again, or leave the engine out") from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
