@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from flowavenet.nets.fast import FastDynamicFilterNet
+from flowavenet.nets.base import Net, wide
 from flowavenet.nets.framenet import FrameNet
 
 
-class DynamicFilterNet(nn.Module):
+class DynamicFilterNet(Net):
     """Predict the frame between two others: by a net, and by short filters over both that the net chooses.
 
     (s, log_scale, w) = net([x[t], x[t+1]], cond)[t]
-    shift[k, t] = s[k, t] + sum_{i, j} 2 tanh(w[i, j, k, t] / 2) x[k+j, t+i]
+    shift[t, k] = s[t, k] + sum_{i, j} 2 tanh(w[t, i, j, k] / 2) x[t+i, k+j]
 
     A tone that goes on turns its phase from frame to frame by an angle that depends on its pitch. Adding something to
     the neighbours cannot turn them; weights that depend on the conditioning, and so on the pitch, can. They are bounded, so
@@ -28,8 +28,8 @@ class DynamicFilterNet(nn.Module):
         spread: neighbours in frequency, either side; None: no filters, shift = s.
         layers, width, kernel_size: of the net, a :class:`FrameNet`.
 
-    Shapes: x (batch, channels, time), cond (batch, cond_channels, time or one more) -> shift and log-scale of the frames
-    between ``x[t]`` and ``x[t+1]``, stacked: (batch, 2 * channels, time). Beyond the ends there are zeros.
+    Shapes: x (batch, time, channels), cond (batch, time or more, cond_channels) -> shift and log-scale of the frames
+    between ``x[t]`` and ``x[t+1]``, side by side: (batch, time, 2 * channels). Beyond the ends there are zeros.
 
     De Brabandere, Jia, Tuytelaars, Van Gool, "Dynamic filter networks", NIPS 2016, arXiv:1605.09673.
     """
@@ -38,38 +38,31 @@ class DynamicFilterNet(nn.Module):
         self, channels: int, cond_channels: int, *, frames: int = 2, spread: int | None = 2, layers: int, width: int,
         kernel_size: int, causal: bool = False,
     ):
-        super().__init__()
         if frames < 2 or frames % 2:
             raise ValueError(f"frames is {frames}; as many before as after a frame make an even number, 2 or more")
-        self.frames = frames
-        self.spread = spread
-        self.reads = range(0) if spread is None else range(2 * spread + 1)
-        amounts = channels * (2 + frames * len(self.reads))
-        self.net = FrameNet(
-            channels * frames, amounts, cond_channels, layers=layers, width=width, kernel_size=kernel_size, causal=causal
+        reads = 0 if spread is None else 2 * spread + 1
+        net = FrameNet(
+            channels * frames, channels * (2 + frames * reads), cond_channels, layers=layers, width=width,
+            kernel_size=kernel_size, causal=causal,
         )
         later = 0 if causal else frames // 2
-        self.sides = frames - 1 - later, later
+        (left, right), sides = net.receptive_field, (frames - 1 - later, later)
+        super().__init__((left + sides[0], right + sides[1]))
+        self.frames, self.spread, self.reads, self.sides = frames, spread, reads, sides
+        self.net = net
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        channels, time = x.shape[1:]
-        padded = F.pad(x, self.sides)
-        around = [padded[..., i : i + time] for i in range(self.frames)]
-        amounts = self.net(torch.cat(around, dim=1), cond)
-        amounts = amounts.to(torch.promote_types(amounts.dtype, torch.float32))   # products with the signal are exact
-        shift, log_scale, weights = amounts.split([channels, channels, amounts.shape[1] - 2 * channels], dim=1)
-        weights = (2 * torch.tanh(weights / 2)).split(channels, dim=1)
-        for i, frame in enumerate(around if self.reads else []):
-            frame = F.pad(frame, (0, 0, self.spread, self.spread))
-            for j in self.reads:
-                shift = torch.addcmul(shift, weights[i * len(self.reads) + j], frame[:, j : j + channels])
-        return torch.cat([shift, log_scale], dim=1)
-
-    def fast(self, dtype: torch.dtype) -> FastDynamicFilterNet:
-        """The same net, laid out for synthesis."""
-        return FastDynamicFilterNet(self, dtype)
-
-    def reach(self) -> tuple[int, int]:
-        """Frames to the left and to the right that one frame of the result depends on."""
-        left, right = self.net.reach()
-        return left + self.sides[0], right + self.sides[1]
+    def tile(self, x: Tensor, cond: Tensor) -> Tensor:
+        time, channels = x.shape[1:]
+        padded = F.pad(x, (0, 0, *self.sides))
+        around = [padded[:, i : i + time] for i in range(self.frames)]
+        out = wide(self.net.tile(torch.cat(around, dim=2), cond))      # products with the signal are exact
+        if not self.reads:
+            return out
+        shift, log_scale, weights = out.split([channels, channels, out.shape[2] - 2 * channels], dim=2)
+        # 2 tanh(w / 2) = 4 (sigmoid(w) - 1/2)
+        weights = (weights.sigmoid() - 0.5).split(channels, dim=2)
+        for i, frame in enumerate(around):
+            frame = F.pad(4 * frame, (self.spread, self.spread))
+            for j in range(self.reads):
+                shift = torch.addcmul(shift, weights[i * self.reads + j], frame[..., j : j + channels])
+        return torch.cat([shift, log_scale], dim=2)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from flowavenet.nets.fastglow import FastGlowNet, FastSeparableNet
-from flowavenet.nets.framenet import FrameConv, Pointwise, total_reach
-from flowavenet.nets.wavenet import TimeConv
+from flowavenet.nets.base import Net
+from flowavenet.nets.conv import TimeConv, gate, total_receptive_field, zero_conv
+from flowavenet.nets.wavenet import normed_conv
 
 
-class GlowNet(nn.Module):
+class GlowNet(Net):
     """Predict something about every time step from its neighbours and the conditioning, each layer seeing twice as far.
 
     h = start(x);  then for each layer
@@ -28,43 +27,38 @@ class GlowNet(nn.Module):
         width: channels inside.
         kernel_size: taps of the dilated convolutions, odd.
 
-    Shapes: x (batch, in_channels, time), cond (batch, cond_channels, time) -> (batch, out_channels, time).
+    Shapes: x (batch, time, in_channels), cond (batch, time, cond_channels) -> (batch, time, out_channels).
     Prenger, Valle, Catanzaro, "WaveGlow: a flow-based generative network for speech synthesis", 2018, arXiv:1811.00002.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, cond_channels: int, *, layers: int, width: int, kernel_size: int
     ):
-        super().__init__()
-        self.start = _mixed(in_channels, width)
-        self.dilated = nn.ModuleList(TimeConv(width, 2 * width, kernel_size, 2**i, False) for i in range(layers))
-        self.conditioning = _mixed(cond_channels, 2 * width * layers)
-        self.onward = nn.ModuleList(_mixed(width, 2 * width if i + 1 < layers else width) for i in range(layers))
-        self.end = _end(width, out_channels)
+        dilated = [TimeConv(width, 2 * width, kernel_size, dilation=2**i) for i in range(layers)]
+        super().__init__(total_receptive_field(dilated))
+        self.start = weight_norm(TimeConv(in_channels, width))
+        self.dilated = nn.ModuleList(map(normed_conv, dilated))
+        self.conditioning = weight_norm(TimeConv(cond_channels, 2 * width * layers))
+        self.onward = nn.ModuleList(
+            weight_norm(TimeConv(width, 2 * width if i + 1 < layers else width)) for i in range(layers)
+        )
+        self.end = zero_conv(width, out_channels)
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        h, skips = self.start(x), 0
-        given = self.conditioning(cond).chunk(len(self.dilated), dim=1)
+    def tile(self, x: Tensor, cond: Tensor) -> Tensor:
+        x, cond = self.narrowed(x, cond)
+        h, skips = self.start(x), None
+        width, given = h.shape[2], self.conditioning.parts(cond, len(self.dilated))
         for dilated, of_cond, onward in zip(self.dilated, given, self.onward, strict=True):
-            filter, gate = (dilated(h) + of_cond).chunk(2, dim=1)
-            both = onward(torch.tanh(filter) * torch.sigmoid(gate))
-            residual, skip = both.tensor_split([both.shape[1] - h.shape[1]], dim=1)
-            skips = skips + skip
-            if residual.shape[1]:
-                h = h + residual
+            both = onward(gate(dilated(h).add_(of_cond)))
+            skip = both[..., -width:]
+            skips = skip if skips is None else skips + skip
+            if both.shape[2] > width:
+                h = h + both[..., :width]
         return self.end(skips)
 
-    def fast(self, dtype: torch.dtype, order: Tensor | None = None) -> FastGlowNet:
-        """The same net, laid out for synthesis."""
-        return FastGlowNet(self, dtype, order)
 
-    def reach(self) -> tuple[int, int]:
-        """Steps to the left and to the right that one step of the result depends on."""
-        return total_reach(self.dilated)
-
-
-class SeparableNet(nn.Module):
-    """The same task at a fraction of the work: neighbours are seen by each channel for itself.
+class SeparableNet(Net):
+    """Do the same at a fraction of the work: each channel sees its neighbours in time for itself.
 
     h = start(x);  then for each layer
         filter, gate = split(pointwise(depthwise(h)) + conditioning(cond));   h = h + residual(tanh(filter) * sigmoid(gate))
@@ -80,39 +74,20 @@ class SeparableNet(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, cond_channels: int, *, layers: int, width: int, kernel_size: int
     ):
-        super().__init__()
-        self.start = _mixed(in_channels, width)
-        self.depthwise = nn.ModuleList(FrameConv(width, width, kernel_size, groups=width) for _ in range(layers))
-        self.pointwise = nn.ModuleList(Pointwise(width, 2 * width) for _ in range(layers))
-        self.conditioning = _mixed(cond_channels, 2 * width * layers)
-        self.residual = nn.ModuleList(_mixed(width, width) for _ in range(layers))
-        self.end = _end(width, out_channels)
+        depthwise = [TimeConv(width, width, kernel_size, groups=width) for _ in range(layers)]
+        super().__init__(total_receptive_field(depthwise))
+        self.start = weight_norm(TimeConv(in_channels, width))
+        self.depthwise = nn.ModuleList(depthwise)
+        self.pointwise = nn.ModuleList(TimeConv(width, 2 * width) for _ in range(layers))
+        self.conditioning = weight_norm(TimeConv(cond_channels, 2 * width * layers))
+        self.residual = nn.ModuleList(weight_norm(TimeConv(width, width)) for _ in range(layers))
+        self.end = zero_conv(width, out_channels)
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        h = self.start(x)
-        given = self.conditioning(cond).chunk(len(self.residual), dim=1)
+    def tile(self, x: Tensor, cond: Tensor) -> Tensor:
+        x, cond = self.narrowed(x, cond)
+        h, given = self.start(x), self.conditioning.parts(cond, len(self.residual))
         for depthwise, pointwise, of_cond, residual in zip(
             self.depthwise, self.pointwise, given, self.residual, strict=True
         ):
-            filter, gate = (pointwise(depthwise(h)) + of_cond).chunk(2, dim=1)
-            h = h + residual(torch.tanh(filter) * torch.sigmoid(gate))
+            h = residual(gate(pointwise(depthwise(h)).add_(of_cond))).add_(h)
         return self.end(h)
-
-    def fast(self, dtype: torch.dtype) -> FastSeparableNet:
-        """The same net, laid out for synthesis."""
-        return FastSeparableNet(self, dtype)
-
-    def reach(self) -> tuple[int, int]:
-        """Steps to the left and to the right that one step of the result depends on."""
-        return total_reach(self.depthwise)
-
-
-def _mixed(in_channels: int, out_channels: int) -> nn.Conv1d:
-    return weight_norm(nn.Conv1d(in_channels, out_channels, 1))
-
-
-def _end(width: int, out_channels: int) -> nn.Conv1d:
-    end = nn.Conv1d(width, out_channels, 1)
-    nn.init.zeros_(end.weight)
-    nn.init.zeros_(end.bias)
-    return end

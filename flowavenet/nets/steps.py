@@ -8,21 +8,17 @@ known before the step: one product for all layers, so that only the newest tap w
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from flowavenet.nets.wavenet import WaveNet
+from torch import Tensor, nn
 
 BLOCK = 1024
 """Time steps whose conditioning is brought through all layers at a time, before they are taken."""
 
 
 class WaveNetSteps:
-    """What a causal :class:`~flowavenet.nets.WaveNet` computes, for a signal that is only known up to now.
+    """Compute what a causal :class:`~flowavenet.nets.WaveNet` does, for a signal that is only known up to now.
 
     Told the conditioning of the steps to come, and called with step after step (batch, in_channels), it returns what the
     net gives at that step: (batch, out_channels). A step is many small operations, each of which costs as much as its
@@ -35,12 +31,12 @@ class WaveNetSteps:
     Paine et al., "Fast WaveNet generation algorithm", 2016, arXiv:1611.09482.
     """
 
-    def __init__(self, net: WaveNet):
-        if not net.front.causal:
+    def __init__(self, net: nn.Module):
+        if not net.causal:
             raise ValueError("a centred net reads samples that are not there yet: build it with causal = True")
         front, convs = net.front.conv, [dilated.conv for dilated in net.dilated]
         self.width, layers, taps = front.out_channels, len(convs), convs[0].kernel_size[0]
-        self.front = front.weight.permute(2, 1, 0).flatten(0, 1), front.bias       # (taps * in, width)
+        self.front = front.weight.permute(2, 1, 0).flatten(0, 1).contiguous(), front.bias   # (taps * in, width)
         self.before = [front.weight.new_zeros(1, front.in_channels)] * front.kernel_size[0]
         # h of layer i is kept sqrt(2)^i times as large, so that nothing need be scaled on the way, and less what the
         # biases of the residual branches have added to it, so that they need not be added
@@ -76,7 +72,7 @@ class WaveNetSteps:
         self.ring, self.now = -torch.stack(added[:layers])[None, :, None].expand(self.size, -1, -1, -1), 0
 
     def condition(self, cond: Tensor) -> None:
-        """Take the conditioning of the next steps: (batch, cond_channels, time)."""
+        """Take the conditioning of the next steps: (batch, time, cond_channels)."""
         self.cond, self.time = cond, 0
         if self.ring.shape[2] != len(cond):                                        # at first
             self.ring = self.ring.expand(-1, -1, len(cond), -1).clone()
@@ -102,11 +98,11 @@ class WaveNetSteps:
         return torch.addmm(self.last[1], h, self.last[0])
 
     def _known(self) -> tuple[Tensor, ...]:
-        """What is known of each layer's gates before the step: (batch, 2 * gate width) each."""
+        """Return what is known of each layer's gates before the step: (batch, 2 * gate width) each."""
         start = self.time % BLOCK
         if start == 0:
             weight, bias = self.conditioning
-            rows = self.cond[..., self.time : self.time + BLOCK].permute(2, 0, 1)  # (time, batch, channels)
+            rows = self.cond[:, self.time : self.time + BLOCK].transpose(0, 1)     # (time, batch, channels)
             self._given = (rows @ weight + bias).unflatten(2, (len(self.newest), -1)).transpose(1, 2).unbind(0)
         self.time += 1
         past = self.ring.flatten(0, 1).index_select(0, self.reads[self.now])       # (layers * (taps - 1), batch, width)

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from flowavenet.nets.base import wide
+
 
 class MelUpsampler(nn.Module):
     """Stretch a mel spectrogram in time by learned interpolation, until it has one column per sample.
@@ -19,13 +21,17 @@ class MelUpsampler(nn.Module):
     Args:
         hop_length: samples per frame. Its two factors closest to each other become the strides (256: 16 and 16).
 
-    Shape: mel (batch, n_mels, frames) to (batch, n_mels, frames * hop_length).
+    Attributes:
+        receptive_field: frames before and after its own that one sample can depend on: one step of each layer's input.
+
+    Shape: mel (batch, n_mels, frames) -> (batch, frames * hop_length, n_mels).
     Kim et al., "FloWaveNet: a generative flow for raw audio", 2019, arXiv:1811.02155, section 3.5.
     """
 
     def __init__(self, hop_length: int):
         super().__init__()
         self.strides = balanced_factors(hop_length)
+        self.receptive_field = len(self.strides), len(self.strides)
         self.layers = nn.ModuleList(
             weight_norm(
                 nn.ConvTranspose2d(
@@ -44,14 +50,13 @@ class MelUpsampler(nn.Module):
                 layer.bias.zero_()
 
     def forward(self, mel: Tensor) -> Tensor:
-        cond = mel.unsqueeze(1)                                        # (batch, 1, n_mels, frames)
-        for layer in self.layers:
-            cond = F.leaky_relu(layer(cond), 0.4, inplace=True)
-        return cond.squeeze(1)
-
-    def reach(self) -> int:
-        """Frames of mel, either side, that one sample can depend on: one step of each layer's input."""
-        return len(self.strides)
+        # on the transposed picture, which is how the result is to lie in memory
+        cond = mel.transpose(1, 2).unsqueeze(1)                        # (batch, 1, frames, n_mels)
+        for layer, stride in zip(self.layers, self.strides, strict=True):
+            weight = layer.weight.transpose(2, 3)
+            cond = F.conv_transpose2d(cond.to(weight.dtype), weight, layer.bias, (stride, 1), (stride // 2, 1))
+            cond = F.leaky_relu(cond, 0.4, inplace=True)
+        return wide(cond.squeeze(1)).contiguous()
 
 
 def triangle(stride: int) -> Tensor:
