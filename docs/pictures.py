@@ -22,7 +22,7 @@ from flowavenet import Vocoder, load_audio
 from flowavenet.audio import write_atomically
 from flowavenet.evaluation.scoring import SHOWN, score
 from flowavenet.models import Lapflow
-from flowavenet.transforms import Folded, Interleaved, Lapped, Transform
+from flowavenet.transforms import MDCT, Interleave, Squeeze, Transform
 
 HERE = Path(__file__).parent
 STAGES = (
@@ -159,17 +159,17 @@ def likelihood(vocoder: Vocoder, wave: Tensor) -> Figure:
 def views() -> Figure:
     """Where eight samples, or frames, are while the inner transform works on them."""
     figure = Figure(figsize=(9, 2.6), layout="constrained")
-    before, folded, interleaved, lapped = figure.subplots(1, 4, width_ratios=(2, 1, 1, 2))
+    before, squeezed, interleaved, lapped = figure.subplots(1, 4, width_ratios=(2, 1, 1, 2))
     samples = torch.arange(8.0).reshape(1, 1, 8)
     draw_table(before, samples[0], "8 samples in time")
-    draw_table(folded, Folded(4, Transform()).analyse(samples)[0], "Folded(4)")
+    draw_table(squeezed, Squeeze(4, Transform()).analyse(samples)[0], "Squeeze(4)")
     frames = torch.stack([samples[0, 0], samples[0, 0]])[None]
-    draw_table(interleaved, Interleaved(2, Transform()).analyse(frames)[0], "Interleaved(2)")
+    draw_table(interleaved, Interleave(2, Transform()).analyse(frames)[0], "Interleave(2)")
     time = torch.arange(256) / 256
     chirp = torch.sin(2 * math.pi * (8 * time + 44 * time**2))[None, None]
-    bands = Lapped(16, Transform()).analyse(chirp)[0]
+    bands = MDCT(16, Transform()).analyse(chirp)[0]
     lapped.imshow(bands.abs(), origin="lower", aspect="auto", cmap="Greys")
-    lapped.set(title="Lapped(16)", xlabel="frames", ylabel="bands", xticks=[], yticks=[])
+    lapped.set(title="MDCT(16)", xlabel="frames", ylabel="bands", xticks=[], yticks=[])
     return figure
 
 

@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowavenet.audio import MelSpectrogram, load_audio, save_audio
+    from flowavenet.audio import MelSpectrogram, load_audio, load_mel, save_audio
     from flowavenet.vocoder import Vocoder
 
 __version__ = "0.1.0"
 
-__all__ = ["MelSpectrogram", "Vocoder", "__version__", "load_audio", "save_audio"]
+__all__ = ["MelSpectrogram", "Vocoder", "__version__", "load_audio", "load_mel", "save_audio"]
 
-_HOMES = {"Vocoder": "vocoder", "MelSpectrogram": "audio", "load_audio": "audio", "save_audio": "audio"}
+_HOMES = {"Vocoder": "vocoder", "MelSpectrogram": "audio", "load_audio": "audio", "load_mel": "audio", "save_audio": "audio"}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,8 +19,11 @@ from torch import Tensor
 from flowavenet.audio import MelSettings, ready_folder, write_atomically
 from flowavenet.audio.strict import read_yaml, short
 from flowavenet.models import MODELS, FlowVocoder, build
+from flowavenet.nets import remove_weight_norm
+from flowavenet.nets.weightnorm import DIRECTION
 
-FORMAT = 1
+FORMAT = 2
+"""2: squeezed conditionings have the bands of a phase side by side; in 1 it was the phases of a band."""
 CONFIG, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
 SMALL = 1024
 """Tensors of at most so many numbers (norms, biases, gains) stay in float32: they weigh nothing and matter most."""
@@ -113,7 +116,9 @@ def load_checkpoint(folder: str | os.PathLike) -> tuple[FlowVocoder, MelSettings
     content = read_yaml(config_file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
-        raise ValueError(f"{config_file}: format is {short(found)}, this version of flowavenet reads {FORMAT}")
+        raise ValueError(
+            f"{config_file}: format is {short(found)}, this version of flowavenet reads {FORMAT}: train or convert it again"
+        )
     facts = content.get("training") or {}
     if not isinstance(facts, dict):
         raise ValueError(f"{config_file}: training is {type(facts).__name__}, it holds names and values")
@@ -130,6 +135,8 @@ def load_checkpoint(folder: str | os.PathLike) -> tuple[FlowVocoder, MelSettings
         model = build(content["model"], content["config"] or {}, mel.n_mels, mel.hop_length, most)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{config_file}: {_line(error)}") from error
+    if not any(key.endswith(DIRECTION) for key in state):
+        remove_weight_norm(model)                                      # as it was when it was saved, to the last bit
     _check_weights(weights_file, state, model.state_dict())
     model.load_state_dict(state)
     return model.eval(), mel, facts

@@ -72,7 +72,7 @@ def _mel(path: Path, vocoder: Vocoder, convention: str | None, level_db: float, 
 
 
 def _recording(path: Path, vocoder: Vocoder, longest: float) -> Clip:
-    wave = vocoder.normalise(_read(path, vocoder.sample_rate, longest)).to(vocoder.device)
+    wave = vocoder.spectrogram.normalise(_read(path, vocoder.sample_rate, longest)).to(vocoder.device)
     return Clip(vocoder.mel(wave), wave)
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 import torch.fx.config
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from flowavenet.audio import write_atomically
 from flowavenet.models import FlowVocoder
-from flowavenet.transforms import Mixing
+from flowavenet.nets import load_weights, remove_weight_norm
+from flowavenet.transforms import InvertibleConv1x1
 from flowavenet.vocoder import Vocoder
 
 
@@ -30,13 +30,11 @@ class Synthesis(nn.Module):
 
     def __init__(self, model: FlowVocoder):
         super().__init__()
-        # built anew: copies share the classes that torch makes for weight norms, and removing one there removes both
         self.model = type(model)(model.config, model.n_mels, model.hop_length).eval().requires_grad_(False)
-        self.model.load_state_dict(model.state_dict())
-        for module in list(self.model.modules()):
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight")
-            if isinstance(module, Mixing):
+        remove_weight_norm(self.model)
+        load_weights(self.model, model.state_dict())
+        for module in self.model.modules():
+            if isinstance(module, InvertibleConv1x1):
                 module.freeze()
 
     def forward(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:

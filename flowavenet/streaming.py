@@ -1,25 +1,32 @@
 """Exact synthesis piece by piece: a chunk and the context that its samples depend on are rendered, the context is cut away.
 
 What makes the pieces fit is that nothing depends on how the signal is cut: the noise is a function of the seed and of the
-position in time, and a model says with ``reach()`` how far away a sample can still hear a change.
+position in time, a model says by its receptive field how far away a sample can still hear a change, and what is recurrent
+goes on from an explicit state.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowavenet.audio import MelSpectrogram
-from flowavenet.models import WaveNet
+from flowavenet.audio import BiasDenoiser, MelMatching, MelSpectrogram
+from flowavenet.models import FlowVocoder
+from flowavenet.nets import Net
+from flowavenet.transforms import ReceptiveField, State
 
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+"""Dtype of the nets; None: that of the weights."""
 BLOCK = 8192
 """Samples of noise that are drawn at a time."""
 
 
 class Noise:
-    """White Gaussian noise of which any part can be had at any time.
+    """Draw white Gaussian noise of which any part can be had at any time.
 
     Block ``b`` of row ``r`` is the beginning of the random stream seeded with a hash of (seed, r, b).
 
@@ -38,7 +45,7 @@ class Noise:
         self.generator = torch.Generator(self.device)
 
     def __call__(self, start: int, stop: int) -> Tensor:
-        """Samples start ... stop - 1: (batch, stop - start), float32."""
+        """Return samples start ... stop - 1: (batch, stop - start), float32."""
         first, last = start // BLOCK, -(-stop // BLOCK)
         blocks = [torch.stack([self._block(*row, b) for row in self.rows]) for b in range(first, last)]
         whole = torch.cat(blocks, dim=1) if blocks else torch.empty(len(self.rows), 0, device=self.device)
@@ -57,39 +64,84 @@ def _mix(x: int) -> int:
     return (x ^ (x >> 31)) >> 1
 
 
-class Continued:
-    """A model that draws each sample given all before it, rendering one window of a mel after the other: no sample is drawn
-    twice, and none is forgotten that the next window shows again.
+class Synthesiser(nn.Module):
+    """Make a mel a waveform, whole or chunk by chunk: render it by the flow, take out its hum, bring it to the mel's level.
 
     Args:
-        model: one whose ``sequential`` is ``decode``.
-        speaker: whose voice.
+        model: a flow, whose weights are used as they are whenever it renders.
+        spectrogram: the mel convention that it was trained on.
+        precision: dtype of the nets, see :data:`PRECISIONS`; half precision takes a copy of them as they are
+            now. Signals stay in the dtype of the mel.
     """
 
-    def __init__(self, model: WaveNet, speaker: Tensor | None = None):
-        self.model, self.speaker = model, speaker
-        self.generation = model.generation()
-        self.wave: Tensor | None = None                                # as far as it is drawn, from the window's beginning
-        self.first = 0                                                 # frame that it begins with
+    def __init__(self, model: FlowVocoder, spectrogram: MelSpectrogram, precision: str = "float32"):
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {precision!r} is not known; choose one of: {', '.join(PRECISIONS)}")
+        if dtype := PRECISIONS[precision]:
+            model = deepcopy(model)
+            for net in model.modules():
+                if isinstance(net, Net):
+                    net.to(dtype)
+        self.model = model
+        self.spectrogram = spectrogram
+        self.matching = MelMatching(spectrogram)
+        self.denoiser: BiasDenoiser | None = None
+        self._denoised: list | None = None                             # the voices that it is for
 
-    def __call__(self, noise: Callable[[int, int], Tensor], mel: Tensor, first: int, end: int) -> Tensor:
-        """Render a window: (batch, end * hop).
+    def stream(
+        self, mel: Tensor | Iterable[Tensor], chunk_frames: int, temperature: float, seed: int | Sequence[int], match: int,
+        denoise: float = 0.0, voice: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Synthesise chunk by chunk; see :meth:`flowavenet.Vocoder.stream`, which fills in what a checkpoint says.
 
         Args:
-            noise: gives samples start ... stop - 1.
-            mel: the window, (batch, n_mels, frames), with the context that its conditioning needs on either side.
-            first: the number of its first frame; never less than before.
-            end: so many of its frames are wanted.
+            voice: the vectors that stand for speakers, of a model that tells voices apart.
         """
-        hop, end = self.model.hop_length, min(end, mel.shape[-1])
-        wave = mel.new_zeros(len(mel), 0) if self.wave is None else self.wave[:, (first - self.first) * hop :]
-        done, wanted = wave.shape[1], end * hop
-        if done < wanted:
-            z = noise(first * hop + done, first * hop + wanted).to(mel.dtype)
-            cond = self.model.conditioning(mel, self.speaker)[..., done:wanted]
-            wave = torch.cat([wave, self.generation(z, cond)], dim=1)
-        self.wave, self.first = wave, first
-        return wave
+        hop, noise, state = self.model.hop_length, None, State()
+        grid = math.lcm(self.model.frame_grid, self.matching.stride)
+        around = self._after_flow(match, denoise > 0)
+
+        @torch.no_grad()
+        def render(window: Tensor, first: int, start: int, stop: int) -> Tensor:
+            nonlocal noise
+            device = self.spectrogram.window.device
+            window, noise = window.to(device), noise or Noise(seed, len(window), device)
+            # what follows the flow needs less context than the flow
+            begin, end = max(0, start - around) // grid * grid, min(stop + around, window.shape[-1])
+            state.first, state.final = first * hop, end * hop
+            frames = self.model.whole_frames(window.shape[-1])
+            z = temperature * noise(first * hop, (first + frames) * hop).to(window.dtype)
+            wave = self.model.render(z, window, voice, state)[:, begin * hop : end * hop]
+            if denoise:
+                wave = self._denoiser(voice)(wave, denoise)
+            wave = self.matching(wave, window[..., begin:end], match)
+            return wave[:, (start - begin) * hop : (stop - begin) * hop]
+
+        return in_chunks(mel, chunk_frames, self.receptive_field(match, denoise > 0), grid, render)
+
+    def receptive_field(self, match: int, denoise: bool = False) -> ReceptiveField:
+        """Return the frames of mel, before and after, that a chunk is computed from, beside what a recurrent flow remembers;
+        those after are the look-ahead of a stream."""
+        around = self._after_flow(match, denoise)
+        return self.model.receptive_field + (around, around)
+
+    def tile(self, match: int, denoise: bool = False) -> int:
+        """Return how many frames of a long mel to synthesise at a time, so that memory does not grow with it: six times the
+        context that is computed again for each tile, and not too few."""
+        return max(1024, 6 * sum(self.receptive_field(match, denoise)))
+
+    def _after_flow(self, match: int, denoise: bool) -> int:
+        return self.matching.receptive_field(match) + 4 * denoise
+
+    def _denoiser(self, voice: Tensor | None) -> BiasDenoiser:
+        voices = None if voice is None else voice.tolist()
+        if self.denoiser is None or self._denoised != voices:
+            frames, window = self.model.whole_frames(128), self.spectrogram.window
+            noise = window.new_zeros(1 if voice is None else len(voice), frames * self.model.hop_length)
+            bias = self.model.render(noise, self.spectrogram(noise), voice)
+            self.denoiser, self._denoised = BiasDenoiser(bias, self.model.hop_length), voices
+        return self.denoiser
 
 
 def mel_in_pieces(waves: Iterable[Tensor], spectrogram: MelSpectrogram, frames: int) -> Iterator[Tensor]:
@@ -107,7 +159,7 @@ def mel_in_pieces(waves: Iterable[Tensor], spectrogram: MelSpectrogram, frames: 
 
 
 def in_chunks(
-    mel: Tensor | Iterable[Tensor], chunk_frames: int, reach: tuple[int, int], grid: int,
+    mel: Tensor | Iterable[Tensor], chunk_frames: int, receptive_field: tuple[int, int], grid: int,
     render: Callable[[Tensor, int, int, int], Tensor],
 ) -> Iterator[Tensor]:
     """Render a mel chunk by chunk: each one as soon as the frames it depends on are there.
@@ -115,7 +167,7 @@ def in_chunks(
     Args:
         mel: (batch, n_mels, frames), or pieces of it in time order, of any lengths, as they arrive.
         chunk_frames: frames per chunk; the last one may be shorter.
-        reach: frames of context, before and after.
+        receptive_field: frames of context, before and after.
         grid: windows begin at multiples of so many frames.
         render: takes a window of the mel, the number of its first frame, and which frames of the window to return: from,
             to; returns (batch, (to - from) * hop) samples.
@@ -125,7 +177,7 @@ def in_chunks(
     """
     if chunk_frames < 1:
         raise ValueError(f"chunk_frames is {chunk_frames}; a chunk has at least 1 frame")
-    before, after = reach
+    before, after = receptive_field
     pieces = iter([mel] if isinstance(mel, Tensor) else mel)
     held, first, start, ended = None, 0, 0, False                      # frames at hand, the number of the first of them
     while True:

@@ -40,7 +40,7 @@ def test_figures_belong_together(vocoder):
     assert figures["weights_m"] == pytest.approx(sum(w.numel() for w in vocoder.model.parameters()) / 1e6)
     assert figures["gflops"] == pytest.approx(2 * figures["gmac_per_second"] / figures["flow_rtf"])
     assert figures["peak_mb"] > figures["work_mb"] >= 0
-    assert benchmark(vocoder, seconds=0.5, repeats=2, match=0)["flow_reach_frames"] == list(vocoder.reach(0))
+    assert benchmark(vocoder, seconds=0.5, repeats=2, match=0)["flow_context_frames"] == list(vocoder.receptive_field(0))
 
 
 def test_slow_work_shows(vocoder, monkeypatch):
@@ -64,7 +64,7 @@ def test_stream_figures_belong_together(vocoder):
     frame = 1000 * 256 / 22050
     assert figures["overhead"] == pytest.approx(figures["rtf"] / figures["rtf_whole"])
     assert figures["chunk_ms"] == pytest.approx(8 * frame)
-    assert figures["look_ahead_ms"] == pytest.approx(vocoder.reach(2)[1] * frame)
+    assert figures["look_ahead_ms"] == pytest.approx(vocoder.receptive_field(2)[1] * frame)
     assert figures["delay_ms"] == pytest.approx(figures["chunk_ms"] + figures["look_ahead_ms"] + figures["first_ms"])
 
 
@@ -134,7 +134,7 @@ def test_a_case_has_the_memory_of_its_own_process(tiny):
 
 def fake(**case):
     """A machine on which a second of audio takes a tenth of a second."""
-    figures = {"rtf": 0.1, "rtf_min": 0.1, "reach_frames": [10, 10], "flow_reach_frames": [5, 5], "gflops": 5.0}
+    figures = {"rtf": 0.1, "rtf_min": 0.1, "context_frames": [10, 10], "flow_context_frames": [5, 5], "gflops": 5.0}
     figures |= {"hop_length": 256, "sample_rate": 22050, "convolution_gflops": 10.0, "step_seconds": case.get("batch", 1)}
     return case | figures
 

@@ -87,10 +87,10 @@ def test_interpolation_ends_at_both_clips(vocoder, clip):
 @pytest.mark.parametrize("gain", [None, 0.0, 2.0, 1.0])
 @pytest.mark.parametrize("of", ["clip", "mel"])
 def test_edit_is_heard_as_far_as_the_flow_reaches_and_no_further(of, gain, request):
-    vocoder = Vocoder.from_pretrained("lapflow-stream-22k")            # whose reach is short
+    vocoder = Vocoder.from_pretrained("lapflow-stream-22k")            # which hears little of what is far away
     edited = actions.edit_noise(vocoder, request.getfixturevalue(of), 0.35, 0.4, gain, 0.8, 0)
     change = (edited.after - edited.before)[0].abs()
-    before, after = edited.reach
+    before, after = edited.receptive_field
     assert change[: edited.span.start - before].max() < 1e-6
     assert change[edited.span.stop + after :].numel() == 0 or change[edited.span.stop + after :].max() < 1e-6
     if gain == 1.0:

@@ -65,7 +65,7 @@ def test_module_keeps_to_its_floor(module):
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
 def test_module_is_short(module):
-    assert len(module.read_text().splitlines()) <= 300
+    assert len(module.read_text().splitlines()) <= 500
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))

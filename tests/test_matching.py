@@ -69,16 +69,16 @@ def test_batch_is_one_by_one(matching, speech):
     torch.testing.assert_close(matching(waves, mels, 3)[1:], matching(waves[1:], mels[1:], 3))
 
 
-def test_nothing_beyond_the_reach_counts(matching, speech):
+def test_nothing_beyond_the_receptive_field_counts(matching, speech):
     wave = speech.double()
     mel = matching.spectrogram(wave.roll(1000, dims=1))
     rounds, hop = 3, matching.spectrogram.settings.hop_length
-    reach = matching.reach(rounds)
+    field = matching.receptive_field(rounds)
     changed, changed_mel = wave.clone(), mel.clone()
     changed[:, : 60 * hop] += 0.01
     changed_mel[..., :60] += 0.5
     same = (matching(wave, mel, rounds) == matching(changed, changed_mel, rounds))[0]
-    assert same[(60 + reach) * hop :].all() and not same[: 60 * hop].all()
+    assert same[(60 + field) * hop :].all() and not same[: 60 * hop].all()
 
 
 def test_denoiser_takes_out_the_hum_and_leaves_the_voice(speech):

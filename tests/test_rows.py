@@ -1,4 +1,4 @@
-"""WaveFlow's net reads only the rows above; row by row, in any pieces and laid out for speed it computes the same."""
+"""WaveFlow's net reads only the rows above; row by row it computes the same."""
 
 import pytest
 import torch
@@ -7,28 +7,27 @@ from conftest import shake
 from flowavenet.models import WaveFlow, WaveFlowConfig
 from flowavenet.nets import RowNet
 from flowavenet.nets.rownet import row_dilations
-from flowavenet.transforms import Folded, Reversed, RowAutoregressive, Transform
+from flowavenet.transforms import ReverseGroups, RowAutoregressive, Squeeze, Transform
 
 SIZES = [(2, 1, 5), (8, 3, 9), (16, 2, 1), (32, 4, 9), (64, 5, 3)]             # rows, layers, columns
 
 
 def make(rows, layers, columns, batch=2):
     net = shake(RowNet(rows, 3, layers=layers, width=6).double())
-    return net, torch.randn(batch, rows, columns).double(), torch.randn(batch, 3 * rows, columns).double()
+    return net, torch.randn(batch, columns, rows).double(), torch.randn(batch, columns, 3 * rows).double()
 
 
-def amounts(steps, x, pieces):
-    """Shifts and log-scales (batch, 2, rows - 1, columns), from so many rows at a time."""
-    return torch.cat([steps(rows).unflatten(1, (2, -1)) for rows in x[:, :-1].split(pieces, dim=1)], dim=2)
+def row_by_row(steps, x):
+    """Shifts, then log-scales, from one row after the other: (batch, columns, 2 * (rows - 1))."""
+    return torch.stack([steps(row) for row in x[..., :-1].split(1, dim=2)], dim=3).flatten(2)
 
 
-@pytest.mark.parametrize("pieces", [1, 3])
 @pytest.mark.parametrize("rows, layers, columns", SIZES)
-def test_row_by_row_is_all_at_once(rows, layers, columns, pieces):
+def test_row_by_row_is_all_at_once(rows, layers, columns):
     net, x, cond = make(rows, layers, columns)
-    wanted = net(x, cond).unflatten(1, (2, -1))
-    assert wanted.shape == (2, 2, rows - 1, columns) and wanted.std() > 0.01
-    torch.testing.assert_close(amounts(net.steps(cond), x, pieces), wanted, rtol=0, atol=1e-10)
+    wanted = net(x, cond)
+    assert wanted.shape == (2, columns, 2 * (rows - 1)) and wanted.std() > 0.01
+    torch.testing.assert_close(row_by_row(net.steps(cond), x), wanted, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows, layers, columns", SIZES)
@@ -36,46 +35,35 @@ def test_gradients_row_by_row_are_those_of_all_at_once(rows, layers, columns):
     net, x, cond = make(rows, layers, columns)
     inputs = [x.requires_grad_(), cond.requires_grad_(), *net.parameters()]
     wanted = torch.autograd.grad(net(x, cond).sin().sum(), inputs)
-    got = torch.autograd.grad(amounts(net.steps(cond), x, 1).sin().sum(), inputs)
+    got = torch.autograd.grad(row_by_row(net.steps(cond), x).sin().sum(), inputs)
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("folded", [True, False])
-@pytest.mark.parametrize("rows, layers, columns", SIZES)
-def test_fast_net_is_the_net(rows, layers, columns, folded):
-    """Whether the conditioning is folded before it comes or read in groups of columns."""
-    net, x, cond = make(rows, layers, columns)
-    given = cond if folded else cond.unflatten(1, (3, rows)).transpose(2, 3).flatten(2)
-    got = amounts(net.fast(torch.float64).steps(given), x, 1)
-    torch.testing.assert_close(got, net(x, cond).unflatten(1, (2, -1)), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("rows", [8, 16, 32, 64, 128])
 def test_last_row_depends_on_the_first_and_no_row_on_itself(rows):
     net, x, cond = make(rows, 8, 1, batch=1)
-    jacobian = torch.autograd.functional.jacobian(lambda v: net(v, cond)[0, rows - 1 :, 0], x)[:, 0, :, 0]
-    below = torch.ones(rows - 1, rows, dtype=torch.bool).tril()                # amounts of row r + 1, x of row <= r
+    jacobian = torch.autograd.functional.jacobian(lambda v: net(v, cond)[0, 0, rows - 1 :], x)[:, 0, 0]
+    below = torch.ones(rows - 1, rows, dtype=torch.bool).tril()                # log-scale of row r + 1, x of row <= r
     assert not jacobian[~below].any() and jacobian[:, 0].all()
 
 
 def test_conditioning_is_that_of_the_row_itself():
-    """The first row of the picture has no amounts, and what is said of it is not read."""
+    """The first row of the picture is not changed, and the conditioning there is not read."""
     net, x, cond = make(8, 2, 5, batch=1)
     for row in range(8):
         changed = cond.clone()
-        changed.unflatten(1, (3, 8))[:, :, row] += 1
-        differ = (net(x, cond) - net(x, changed)).unflatten(1, (2, -1)).abs().amax(dim=(0, 1, 3)).nonzero().flatten()
+        changed.unflatten(2, (8, 3))[:, :, row] += 1
+        differ = (net(x, cond) - net(x, changed)).unflatten(2, (2, -1)).abs().amax(dim=(0, 1, 2)).nonzero().flatten()
         assert row == 0 and not len(differ) or differ.min() == row - 1
 
 
-def test_reach_in_columns_is_exact():
+def test_receptive_field_in_columns_is_exact():
     net, x, cond = make(8, 3, 41, batch=1)
     changed = x.clone()
-    changed[..., 20] += 1
-    touched = (net(x, cond) - net(changed, cond)).abs().amax(dim=(0, 1)).nonzero().flatten()
-    assert (20 - touched.min(), touched.max() - 20) == net.reach()
+    changed[:, 20] += 1
+    touched = (net(x, cond) - net(changed, cond)).abs().amax(dim=(0, 2)).nonzero().flatten()
+    assert (20 - touched.min(), touched.max() - 20) == net.receptive_field
 
 
 def test_starts_as_the_identity():
@@ -89,11 +77,11 @@ class Counted(Transform):
     """Adds to each sample its number, to show the order in which an inner transform gets them."""
 
     def forward(self, x, cond=None):
-        return x + torch.arange(x.shape[-1]), x.new_zeros(len(x))
+        return x + torch.arange(x.shape[-1]), x.new_zeros(len(x), x.shape[-1])
 
 
 def test_reversed_turns_groups_and_leaves_the_rest():
-    assert Reversed(3, Counted())(torch.zeros(1, 1, 8))[0].flatten().tolist() == [2, 1, 0, 5, 4, 3, 6, 7]
+    assert ReverseGroups(3, Counted())(torch.zeros(1, 1, 8))[0].flatten().tolist() == [2, 1, 0, 5, 4, 3, 6, 7]
 
 
 @pytest.mark.parametrize("flows", [2, 4, 6, 8])
@@ -105,8 +93,8 @@ def test_order_of_rows_is_the_published_one(flows):
     for index, flow in enumerate(model.flow.transforms):
         seen = []
         inner = next(module for module in flow.modules() if isinstance(module, RowAutoregressive))
-        inner.forward = lambda x, cond, seen=seen: (seen.append(x), (x, x.new_zeros(1)))[1]
-        flow(torch.arange(rows)[None, None].float(), torch.zeros(1, 4, rows))
+        inner.forward = lambda x, cond, seen=seen: (seen.append(x), (x, x.new_zeros(1, x.shape[2])))[1]
+        flow(torch.arange(rows)[None, None].float(), torch.zeros(1, rows, 4))
         assert seen[0].flatten().tolist() == order.tolist()
         order = order.flip(0) if index < flows // 2 else order.unflatten(0, (2, -1)).flip(1).flatten()
 
@@ -125,9 +113,9 @@ def test_published_sizes(width, published):
     assert max(row_dilations(16, 8)) == 1
 
 
-def test_reach_grows_with_the_rows_of_the_inverse_only():
-    flow = Folded(16, RowAutoregressive(RowNet(16, 3, layers=8, width=4)))
-    assert flow.inner.forward_reach() == (255, 255) and flow.inner.reach() == (15 * 255, 15 * 255)
+def test_receptive_field_grows_with_the_rows_of_the_inverse_only():
+    flow = Squeeze(16, RowAutoregressive(RowNet(16, 3, layers=8, width=4)))
+    assert flow.inner.forward_receptive_field == (255, 255) and flow.inner.receptive_field == (15 * 255, 15 * 255)
 
 
 @pytest.mark.parametrize("rows", [1, 7])

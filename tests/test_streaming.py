@@ -55,13 +55,14 @@ def test_chunks_are_the_whole(name, chunk_frames, denoise):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_less_context_would_show(name):
-    """The reach is no larger than it must be by more than the grid: with half of it the pieces do not fit."""
+    """The receptive field is no larger than it must be by more than the grid: with half of it the pieces do not fit."""
     vocoder = make(name)
     if vocoder.model.sequential == "decode":
         pytest.skip("it goes on from where it was, whatever the context")
     mel = torch.randn(1, 8, 200, dtype=torch.float64)
     whole = vocoder(mel, seed=0, match=0)
-    vocoder.reach = lambda *_: tuple(side // 4 for side in vocoder.model.reach())
+    field = tuple(side // 4 for side in vocoder.model.receptive_field)
+    vocoder.synthesiser.receptive_field = lambda *_: field
     assert (torch.cat(list(vocoder.stream(mel, 8, seed=0, match=0)), dim=1) - whole).abs().max() > 1e-9
 
 
@@ -74,7 +75,7 @@ def test_a_hop_that_is_no_multiple_of_the_group():
 
 def test_chunks_come_as_soon_as_their_context_is_there():
     vocoder = make("lapflow")
-    look_ahead, asked = vocoder.reach(match=0)[1], 0
+    look_ahead, asked = vocoder.receptive_field(match=0)[1], 0
 
     def arriving():
         nonlocal asked
@@ -94,15 +95,15 @@ def test_long_mels_are_tiled_without_a_trace(monkeypatch):
     whole, longest = vocoder(mel, seed=0), 0
     render = vocoder.model.render
 
-    def watched(noise, window):
+    def watched(noise, window, *others):
         nonlocal longest
         longest = max(longest, window.shape[-1])
-        return render(noise, window)
+        return render(noise, window, *others)
 
     monkeypatch.setattr(vocoder, "tile", lambda *_: 20)
     monkeypatch.setattr(vocoder.model, "render", watched)
     torch.testing.assert_close(vocoder(mel, seed=0), whole, atol=1e-10, rtol=1e-12)
-    assert longest <= 20 + sum(vocoder.reach()) + 4
+    assert longest <= 20 + sum(vocoder.receptive_field()) + 4
 
 
 def test_no_frames_and_no_chunks():

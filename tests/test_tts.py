@@ -114,11 +114,11 @@ class Asked:
 def test_audio_begins_before_the_front_end_is_done(vocoder, mel):
     front_end = Asked(mel, 2)
     next(MelAdapter(vocoder, "tacotron2")(front_end, chunk_frames=8, match=0))
-    assert front_end.frames <= 8 + vocoder.reach(0)[1] + 1 < mel.shape[2]
+    assert front_end.frames <= 8 + vocoder.receptive_field(0)[1] + 1 < mel.shape[2]
 
 
 def test_a_front_end_is_listened_to_once_and_no_longer_than_it_takes(vocoder, analysed):
-    adapter, needed = MelAdapter(vocoder), 8 + vocoder.reach(0)[1]
+    adapter, needed = MelAdapter(vocoder), 8 + vocoder.receptive_field(0)[1]
     findings = {frames: take_in(torch.from_numpy(analysed[..., :frames]), vocoder.settings).finding for frames in LISTEN}
     enough = next(frames for frames in LISTEN if findings[frames].sure)
     for frames in (enough, needed + 1):

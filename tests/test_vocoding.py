@@ -55,7 +55,7 @@ def alone(vocoder, file):
     if file.suffix in MEL_SUFFIXES:
         mel = load_mel(file, 80)
     else:
-        mel = vocoder.mel(vocoder.normalise(load_audio(file, 22050)))
+        mel = vocoder.mel(vocoder.spectrogram.normalise(load_audio(file, 22050)))
     wave = vocoder(mel, seed=0, match=2)
     first = wave[:, : 8 * 256] if mel.shape[-1] > 12 else wave         # the length of short_tiles
     save_audio(file.parent / "alone.flac", wave / first.abs().max().clamp(min=1), 22050)
@@ -206,7 +206,7 @@ def test_a_long_file_is_streamed_without_a_trace(vocoder, tmp_path, short_tiles,
 
     monkeypatch.setattr(vocoder, "_render", watched)
     work = run(vocoder, [file], tmp_path / "out", picture=name == "long.npy")
-    assert work.failed == {} and max(lengths) <= 8 + sum(vocoder.reach(match=2)) + 8
+    assert work.failed == {} and max(lengths) <= 8 + sum(vocoder.receptive_field(match=2)) + 8
     assert_as_alone(vocoder, [file], tmp_path / "out")
     assert left(tmp_path / "out") == ["long.png"] * (name == "long.npy") + [f"{file.stem}.wav"]
 

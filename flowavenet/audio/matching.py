@@ -62,8 +62,8 @@ class MelMatching(nn.Module):
             last = wave
         return wave
 
-    def reach(self, rounds: int) -> int:
-        """Frames, either side, that a sample of the result depends on."""
+    def receptive_field(self, rounds: int) -> int:
+        """Return the frames, either side, that a sample of the result depends on."""
         settings = self.spectrogram.settings
         return rounds * math.ceil(settings.n_fft / settings.hop_length)
 

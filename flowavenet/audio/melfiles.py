@@ -21,7 +21,7 @@ MEL_SUFFIXES = (".npy", ".pt", ".safetensors")
 LAYOUTS = ("(bands, frames)", "(frames, bands)")
 
 
-def load_mel(path: str | os.PathLike, n_mels: int) -> Tensor:
+def load_mel(path: str | os.PathLike, n_mels: int = 80) -> Tensor:
     """Read one mel spectrogram: (1, n_mels, frames), float32.
 
     Takes what front-ends write: .npy, .pt (a tensor, or a dict that holds one) or .safetensors; (n_mels, frames) or
@@ -37,8 +37,8 @@ def load_mel(path: str | os.PathLike, n_mels: int) -> Tensor:
     file = MelFile(path)
     if n_mels not in file.shape:
         raise ValueError(
-            f"{path}: shape {file.shape} has no dimension of {n_mels}; this vocoder wants mels of {n_mels} bands, "
-            f"(bands, frames) or (frames, bands): compute them with its mel settings"
+            f"{path}: shape {file.shape} has no dimension of {n_mels}; mels of {n_mels} bands are (bands, frames) or "
+            f"(frames, bands): compute it with the vocoder's mel settings, or say how many it has, load_mel(path, n_mels)"
         )
     return file.read(LAYOUTS[file.shape[0] != n_mels])
 

@@ -20,7 +20,7 @@ from flowavenet.models import MODELS, build
 from flowavenet.vocoder import PRECISIONS, Vocoder
 
 Record = dict[str, Any]
-RTFS = ("rtf", "flow_rtf", "plain_rtf")
+RTFS = ("rtf", "flow_rtf")
 KINDS: dict[str, Callable[..., Record]] = {"synthesis": benchmark, "stream": stream, "training": train}
 
 
@@ -139,7 +139,7 @@ def _stream_work(whole: Record, match: int | None, chunk_frames: int, seconds: f
     """Seconds that :func:`stream` will take, at least, from what a synthesis took."""
     if not whole:
         return 0.0
-    before, after = whole["reach_frames" if match else "flow_reach_frames"]
+    before, after = whole["context_frames" if match else "flow_context_frames"]
     steady = (before // chunk_frames + 4) * (before + chunk_frames + after)
     frames = steady + 3 * (chunk_frames + after)
     return whole["rtf_min"] * (frames * whole["hop_length"] / whole["sample_rate"] + 3 * seconds)

@@ -41,15 +41,14 @@ def benchmark(
 
     Returns:
         ``rtf``: median seconds of work per second of audio, lower is better; ``rtf_min``, ``rtf_max``; ``khz``: thousand
-        samples made per second; ``flow_rtf``: of the flow alone, without matching; ``plain_rtf``: of that in float32 by the
-        readable nets, ``vocoder.model``; ``gmac_per_second``: thousand million multiplications of the flow per second of
-        audio; ``gflops``: thousand million operations per second that the flow alone reaches, two per multiplication;
-        ``peak_mb``: most memory held meanwhile, ``work_mb``: on top of the loaded model (MB of 10^6 bytes); and what was
-        measured.
+        samples made per second; ``flow_rtf``: of the flow alone, without matching; ``gmac_per_second``: thousand million
+        multiplications of the flow per second of audio; ``gflops``: thousand million operations per second that the flow
+        alone reaches, two per multiplication; ``peak_mb``: most memory held meanwhile, ``work_mb``: on top of the loaded
+        model (MB of 10^6 bytes); and what was measured.
     """
     if seconds <= 0 or repeats < 1 or batch < 1:
         raise ValueError(f"seconds {seconds}, repeats {repeats} and batch {batch} must all be above 0")
-    hop, match = vocoder.settings.hop_length, vocoder.rounds(match)
+    hop, match = vocoder.settings.hop_length, _rounds(vocoder, match)
     mel = _mel(vocoder, max(1, round(seconds * vocoder.sample_rate / hop)), batch)
     made = batch * mel.shape[-1] * hop / vocoder.sample_rate
     memory = Memory(vocoder.device)
@@ -57,19 +56,18 @@ def benchmark(
     runs = [partial(vocoder, mel, seed=0, match=rounds, speaker=voice) for rounds in dict.fromkeys((match, 0))]
     runs[0]()
     held = memory.figures()
-    model = vocoder.model
-    noise = torch.randn(batch, model.whole_frames(mel.shape[-1]) * hop, device=vocoder.device)
-    # in turns, so that what slows the machine down meanwhile slows all of them down
-    *timings, plain = _timed(vocoder.device, repeats, *runs, torch.no_grad()(partial(model.render, noise, mel, voice)))
+    # in turns, so that what slows the machine down meanwhile slows both of them down
+    timings = _timed(vocoder.device, repeats, *runs)
     times, alone = timings[0], timings[-1]                             # the same without matching
-    rtf, flow_rtf, plain_rtf = (statistics.median(taken) / made for taken in (times, alone, plain))
+    rtf, flow_rtf = (statistics.median(taken) / made for taken in (times, alone))
     flops = forward_flops(vocoder.model, vocoder.device) * vocoder.sample_rate
     return {
         "rtf": rtf, "rtf_min": min(times) / made, "rtf_max": max(times) / made, "khz": vocoder.sample_rate / rtf / 1000,
-        "flow_rtf": flow_rtf, "plain_rtf": plain_rtf, "gmac_per_second": flops / 2e9,
+        "flow_rtf": flow_rtf, "gmac_per_second": flops / 2e9,
         "gflops": flops / flow_rtf / 1e9, **held,
         "seconds": made / batch, "batch": batch, "repeats": len(times), "match": match,
-        "reach_frames": list(vocoder.context(match)), "flow_reach_frames": list(vocoder.context(0)), **_about(vocoder),
+        "context_frames": list(vocoder.receptive_field(match)), "flow_context_frames": list(vocoder.receptive_field(0)),
+        **_about(vocoder),
     }
 
 
@@ -93,7 +91,7 @@ def stream(
     if chunk_frames < 1 or seconds <= 0 or repeats < 1:
         raise ValueError(f"chunk_frames {chunk_frames}, seconds {seconds} and repeats {repeats} must all be above 0")
     frame = vocoder.settings.hop_length / vocoder.sample_rate
-    before, after = vocoder.context(match)
+    before, after = vocoder.receptive_field(match)
     early = -(-before // chunk_frames)                                 # chunks with less context than the later ones
     mel = _mel(vocoder, (early + 1 + repeats) * chunk_frames + after)
     memory, voice = Memory(vocoder.device), any_voice(vocoder.model, vocoder.device)
@@ -114,7 +112,7 @@ def stream(
     return {
         "chunk_frames": chunk_frames, "chunk_ms": chunk_ms, "look_ahead_ms": look_ahead_ms, "first_ms": first_ms,
         "delay_ms": chunk_ms + look_ahead_ms + first_ms, "rtf": later, "rtf_whole": whole, "overhead": later / whole,
-        "reach_frames": [before, after], **held, "match": vocoder.rounds(match), **_about(vocoder),
+        "context_frames": [before, after], **held, "match": _rounds(vocoder, match), **_about(vocoder),
     }
 
 
@@ -167,6 +165,10 @@ def train(vocoder: Vocoder, batch: int = 1, repeats: int = 5, constant_memory: b
         "work_mb": max(0.0, held["work_mb"] - grown), "batch": batch, "seconds": wave.shape[1] / vocoder.sample_rate,
         "constant_memory": constant_memory, "repeats": len(times), **_about(vocoder),
     }
+
+
+def _rounds(vocoder: Vocoder, match: int | None) -> int:
+    return vocoder.synthesis["match"] if match is None else match
 
 
 def ceiling(device: str | torch.device = "cpu", precision: str = "float32", seconds: float = 0.5) -> dict[str, float]:

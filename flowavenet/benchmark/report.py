@@ -23,7 +23,7 @@ TABLES: dict[str, list[Column]] = {
     "synthesis": [
         *WHERE, ("batch", "{batch}"), ("seconds", "{seconds:.1f}"), ("match", "{match}"), ("RTF", "{rtf:.3g}"),
         ("min-max", "{rtf_min:.3g}-{rtf_max:.3g}"), ("kHz", "{khz:.0f}"), ("flow RTF", "{flow_rtf:.3g}"),
-        ("plain RTF", "{plain_rtf:.3g}"), ("GMAC/s", "{gmac_per_second:.2f}"), *SPEED, *MEMORY,
+        ("GMAC/s", "{gmac_per_second:.2f}"), *SPEED, *MEMORY,
     ],
     "stream": [
         *WHERE, ("match", "{match}"), ("frames", "{chunk_frames}"), ("chunk ms", "{chunk_ms:.0f}"),

@@ -60,7 +60,7 @@ def score(
         for file in bar.track(files, description="scoring") if rank else files:
             with failed.noted(file):
                 wave = load_audio(file, vocoder.sample_rate)
-                likelihood = scoring.score(vocoder, vocoder.normalise(wave), dequantisation, seed, voice)
+                likelihood = scoring.score(vocoder, vocoder.spectrogram.normalise(wave), dequantisation, seed, voice)
                 if out:
                     _write(out / file.stem, likelihood, settings)
                 rows.append({"file": str(file)} | likelihood.summary())

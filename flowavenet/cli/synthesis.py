@@ -120,8 +120,8 @@ def tune(
     files = files[:: -(-len(files) // limit)]
     vocoder = Vocoder.from_pretrained(checkpoint or None, device)
     voice = vocoder.voice(speaker)
-    waves = [vocoder.normalise(load_audio(file, vocoder.sample_rate)) for file in files]
-    match = vocoder.rounds(match)
+    waves = [vocoder.spectrogram.normalise(load_audio(file, vocoder.sample_rate)) for file in files]
+    match = vocoder.synthesis["match"] if match is None else match
     with progress_bar() as bar:
         task = bar.add_task("tuning", total=None)
         rows = temperatures(

@@ -52,7 +52,7 @@ class Edited(NamedTuple):
     after: Tensor
     span: slice
     """Samples whose noise was changed."""
-    reach: tuple[int, int]
+    receptive_field: tuple[int, int]
     """Samples before and after the span that can hear of it at all."""
 
     def loudest(self, around: int) -> float:
@@ -156,5 +156,5 @@ def edit_noise(
     changed[:, span] = fresh if gain is None else gain * noise[:, span]
     before, after = (vocoder.decode(one, clip.mel, speaker) for one in (noise, changed))
     # a sample hears as far ahead as noise is heard behind it
-    left, right = vocoder.model.flow.reach()
+    left, right = vocoder.model.flow.receptive_field
     return Edited(before, after, span, (int(min(right, samples)), int(min(left, samples))))

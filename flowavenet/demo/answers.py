@@ -149,7 +149,7 @@ def edit(request: Request, start: float, stop: float, how: str, gain: float) -> 
     edited = actions.edit_noise(vocoder, request.clip, start, stop, gain if how == SCALE else None, *request.noise)
     difference = edited.after - edited.before
     near = round(0.1 * vocoder.sample_rate)
-    most, reach = difference.abs().max().item(), max(edited.reach)
+    most, reach = difference.abs().max().item(), max(edited.receptive_field)
     away, beyond = (_db(edited.loudest(around), most) for around in (near, reach))
     said = (
         f"More than 0.1 s away from the span, the largest change of a sample is {away}; beyond the "

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from flowavenet.audio import write_atomically
 from flowavenet.losses import PCM_STEP, bits_per_sample, dequantise
+from flowavenet.models import frame_sums
+from flowavenet.transforms.heads import log_normal
 from flowavenet.vocoder import Speaker, Vocoder
 
 SHOWN = -math.log(PCM_STEP)
@@ -94,10 +96,10 @@ def score(
     """
     mel = vocoder.mel(wave)
     filled = dequantise(wave.cpu(), step, torch.Generator().manual_seed(seed)).to(vocoder.device)
-    noise, nats = vocoder.model.encode_localised(filled, mel, vocoder.voice(speaker))
-    samples, nats, energy = (
-        vocoder.frame_sums(each.cpu().double())[0] for each in (torch.ones_like(noise), nats, noise.square())
-    )
+    noise, log_det = vocoder.model.encode(filled, mel, vocoder.voice(speaker))
+    nats = log_normal(noise) + log_det
+    hop, told = vocoder.settings.hop_length, (torch.ones_like(noise), nats, noise.square())
+    samples, nats, energy = (frame_sums(each.cpu().double(), hop)[0] for each in told)
     ends = samples.cumsum(0) / vocoder.sample_rate
     return Likelihood(
         mel[0].cpu(), nats.nan_to_num(-LARGEST, LARGEST, -LARGEST), energy.nan_to_num(LARGEST, LARGEST), samples.int(),

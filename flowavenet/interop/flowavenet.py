@@ -61,22 +61,27 @@ def _our_state(state: State, config: FloWaveNetConfig) -> State:
     upsampler_state(ours, state)
     home = "flow."
     for block in range(config.blocks):
-        home += "inner."                                               # into Folded
+        home += "inner."                                               # into Squeeze
         for flow in range(config.flows):
             theirs = f"blocks.{block}.flows.{flow}."
-            step = f"{home}transforms.{flow}." + ("inner." if flow % 2 else "")   # odd steps are Swapped
+            step = f"{home}transforms.{flow}." + ("inner." if flow % 2 else "")   # odd steps are in SwapHalves
             ours[step + "transforms.0.shift"] = state[theirs + "actnorm.loc"]
             ours[step + "transforms.0.scale"] = state[theirs + "actnorm.scale"]
             ours[step + "transforms.0.initialised"] = torch.tensor(True)
             # half the bands: their couplings chunk the conditioning as they chunk x; their order is log-scale, shift
             affine = config.coupling == "affine"
-            wavenet_state(ours, step + "transforms.1.net.net.", state, theirs + "coupling.net.", swap_out=affine)
+            wavenet_state(
+                ours, step + "transforms.1.net.net.", state, theirs + "coupling.net.", swap_out=affine, squeezes=block + 1
+            )
         home += f"transforms.{config.flows}." + ("inner." if config.flows % 2 else "")
         if f"blocks.{block}.prior.front_conv.0.conv.bias" in state:
             # after an odd number of flows their conditioning has its halves exchanged
             swap_cond = (block + 1) * config.flows % 2 == 1
-            wavenet_state(ours, home + "transforms.0.net.", state, f"blocks.{block}.prior.", swap_cond=swap_cond)
-            home += "transforms.1.inner."                              # into Kept
+            wavenet_state(
+                ours, home + "transforms.0.net.net.", state, f"blocks.{block}.prior.", squeezes=block + 1, halves=2,
+                swap_cond=swap_cond,
+            )
+            home += "transforms.1.inner."                              # into FactorOut
     return ours
 
 
@@ -88,9 +93,17 @@ def upsampler_state(ours: State, state: State) -> None:
 
 
 def wavenet_state(
-    ours: State, home: str, state: State, theirs: str, *, swap_out: bool = False, swap_cond: bool = False
+    ours: State, home: str, state: State, theirs: str, *, squeezes: int = 0, halves: int = 1, swap_out: bool = False,
+    swap_cond: bool = False,
 ) -> None:
-    """One of their WaveNets: filter and gate are ours in one convolution, and the last residual is never read."""
+    """Bring over one of their WaveNets: filter and gate are ours in one convolution, and the last residual is never read.
+
+    Args:
+        squeezes: how often their conditioning was squeezed by two.
+        halves: 2 if the net reads both halves of our conditioning, which lie one after the other.
+        swap_out: their shift and log-scale come in the other order.
+        swap_cond: the halves of their conditioning are exchanged.
+    """
     weight_norm_state(ours, home + "front.conv", state, [theirs + "front_conv.0.conv"])
     layers = len({key for key in state if re.match(re.escape(theirs) + r"res_blocks\.\d+\.skip_conv\.bias", key)})
     for layer in range(layers):
@@ -98,9 +111,14 @@ def wavenet_state(
         weight_norm_state(ours, f"{home}dilated.{layer}.conv", state, [block + "filter_conv.conv", block + "gate_conv.conv"])
         conditioning = f"{home}conditioning.{layer}"
         weight_norm_state(ours, conditioning, state, [block + "filter_conv_c", block + "gate_conv_c"])
+        key = conditioning + ".parametrizations.weight.original1"
         if swap_cond:
-            key = conditioning + ".parametrizations.weight.original1"
             ours[key] = ours[key].roll(ours[key].shape[1] // 2, dims=1)
+        # theirs has the phases of a band side by side, the first squeeze's as the most significant bit; ours has the
+        # bands of a phase side by side, phases in the order of time
+        order = [int(f"{phase:0{squeezes}b}"[::-1], 2) if squeezes else 0 for phase in range(2**squeezes)]
+        bands = ours[key].unflatten(1, (halves, -1, len(order)))[:, :, :, order]
+        ours[key] = bands.transpose(2, 3).flatten(1, 3)
         weight_norm_state(ours, f"{home}skip.{layer}", state, [block + "skip_conv"])
         if layer + 1 < layers:
             weight_norm_state(ours, f"{home}residual.{layer}", state, [block + "res_conv"])

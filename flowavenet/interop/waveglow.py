@@ -66,13 +66,17 @@ def _our_state(state: State, config: WaveGlowConfig) -> State:
     home = "flow.inner."
     for flow in range(config.flows):
         if flow and flow % config.early_every == 0:
-            home += f"transforms.{config.early_every}.inner."          # into Kept
+            home += f"transforms.{config.early_every}.inner."          # into FactorOut
         step = f"{home}transforms.{flow % config.early_every}.transforms."
         ours[step + "0.weight"] = state[f"convinv.{flow}.conv.weight"][:, :, 0]
         net, theirs = step + "1.transform.net.", f"WN.{flow}."
         ours |= {f"{net}end.{name}": state[f"{theirs}end.{name}"] for name in ("weight", "bias")}
         _weight_norm(ours, net + "start", state, [theirs + "start"])
         _weight_norm(ours, net + "conditioning", state, _conditioning(state, theirs))
+        if config.net == "dilated":
+            # theirs has the phases of a band side by side, ours the bands of a phase
+            key = net + "conditioning.parametrizations.weight.original1"
+            ours[key] = ours[key].unflatten(1, (-1, config.group)).transpose(1, 2).flatten(1, 2)
         mixed = "onward" if config.net == "dilated" else "residual"
         for layer in range(config.layers):
             _weight_norm(ours, f"{net}{mixed}.{layer}", state, [f"{theirs}res_skip_layers.{layer}"])

@@ -92,15 +92,15 @@ def mixture_log_prob(x: Tensor, logits: Tensor, means: Tensor, log_scales: Tenso
 
     Args:
         x: (..., batch, time); axes before the batch are several draws.
-        logits, means, log_scales: (batch, mixtures, time).
+        logits, means, log_scales: (batch, time, mixtures).
 
     Returns:
         (..., batch, time).
 
     Salimans et al., "PixelCNN++", 2017, arXiv:1701.05517, here of continuous samples.
     """
-    log_weights = wide(logits).log_softmax(dim=-2)
-    return torch.logsumexp(log_weights + logistic_log_prob(x.unsqueeze(-2), means, log_scales), dim=-2)
+    log_weights = wide(logits).log_softmax(dim=-1)
+    return torch.logsumexp(log_weights + logistic_log_prob(x.unsqueeze(-1), means, log_scales), dim=-1)
 
 
 def probability_density_distillation(

@@ -145,7 +145,7 @@ def style_loss(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Te
     loss = mean over layers and entries of (G_a - G_b)^2,  G = F F^T / time, the Gram matrix over time
 
     Args:
-        features_a, features_b: for each layer (batch, channels, time); the two may differ in time.
+        features_a, features_b: for each layer (batch, time, channels); the two may differ in time.
 
     Gatys, Ecker, Bethge, "A neural algorithm of artistic style", 2015, arXiv:1508.06576; for speech van den Oord et al.,
     arXiv:1711.10433, section 4, "perceptual loss".
@@ -156,7 +156,7 @@ def style_loss(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Te
 def _gram(features: Tensor) -> Tensor:
     features = wide(features)
     with torch.autocast(features.device.type, enabled=False):          # differences of sums over time need the digits
-        return features @ features.transpose(1, 2) / features.shape[-1]
+        return features.transpose(1, 2) @ features / features.shape[1]
 
 
 def _over_layers(features_a: Sequence[Tensor], features_b: Sequence[Tensor], view: Callable[[Tensor], Tensor]) -> Tensor:

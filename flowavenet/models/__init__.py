@@ -6,7 +6,7 @@
 """
 
 from flowavenet.audio.strict import short
-from flowavenet.models.base import FlowConfig, FlowVocoder
+from flowavenet.models.base import FlowConfig, FlowVocoder, frame_sums
 from flowavenet.models.clarinet import GaussianIAF
 from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
 from flowavenet.models.iaf import IAF, IAFConfig
@@ -30,7 +30,7 @@ MODELS: dict[str, type[FlowVocoder]] = {
 
 
 def build(name: str, config: dict, n_mels: int, hop_length: int, weights: int = WEIGHTS) -> FlowVocoder:
-    """Make the model ``name`` from a plain dict of its Config's fields, of at most so many weights.
+    """Build the model ``name`` from a plain dict of its Config's fields, of at most so many weights.
 
     Raises ValueError, in one line, for a name or a field that is not known, and for values that make no model.
     """
@@ -54,5 +54,5 @@ def build(name: str, config: dict, n_mels: int, hop_length: int, weights: int = 
 __all__ = [
     "MODELS", "SQUEEZEWAVE_128_256", "FloWaveNet", "FloWaveNetConfig", "FlowConfig", "FlowVocoder", "GaussianIAF",
     "IAF", "IAFConfig", "Lapflow", "LapflowConfig", "ParallelWaveNet", "ParallelWaveNetConfig", "WaveFlow", "WaveFlowConfig",
-    "WaveGlow", "WaveGlowConfig", "WaveNet", "WaveNetConfig", "build",
+    "WaveGlow", "WaveGlowConfig", "WaveNet", "WaveNetConfig", "build", "frame_sums",
 ]

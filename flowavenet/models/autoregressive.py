@@ -8,12 +8,12 @@ from torch import Tensor
 
 from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.nets import MelUpsampler, WaveNet
-from flowavenet.transforms import Autoregressive, Head
+from flowavenet.transforms import Autoregressive, Head, ReceptiveField
 
 
 @dataclass(frozen=True)
 class AutoregressiveConfig(FlowConfig):
-    """Sizes of the nets, and what they are given."""
+    """Hold the sizes of the nets, and the levels of what they are given."""
 
     layers: int = 10
     """Gated layers of a stack; layer i has dilation 2^i."""
@@ -37,19 +37,20 @@ class AutoregressiveConfig(FlowConfig):
 
 
 class AutoregressiveVocoder(FlowVocoder):
-    """A model whose nets read the samples before each one, and the mel stretched to the rate of samples."""
+    """Build a model whose nets read the samples before each one, and the mel stretched to the rate of samples."""
 
     Config: type[AutoregressiveConfig]
 
     def __init__(self, config: AutoregressiveConfig, n_mels: int, hop_length: int):
         super().__init__(config, n_mels, hop_length)
         self.upsampler = MelUpsampler(hop_length)
+        self.cond_receptive_field = ReceptiveField(*self.upsampler.receptive_field)
 
     def _autoregressive(self, head: Head, stacks: int) -> Autoregressive:
         """A transform with this head and a net of so many stacks."""
         config = self.config
         net = WaveNet(
-            head.channels, head.amounts, self.n_mels + config.speaker_width, layers=config.layers, stacks=stacks,
+            head.channels, head.size, self.n_mels + config.speaker_width, layers=config.layers, stacks=stacks,
             width=config.width, gate_width=config.gate_width, skip_width=config.skip_width,
             kernel_size=config.kernel_size, front_size=config.front_size, causal=True,
         )
@@ -61,6 +62,3 @@ class AutoregressiveVocoder(FlowVocoder):
 
     def condition(self, mel: Tensor) -> Tensor:
         return self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
-
-    def cond_reach(self) -> tuple[int, int]:
-        return self.upsampler.reach(), self.upsampler.reach()

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from flowavenet.losses import gaussian_log_prob
-from flowavenet.transforms import Transform, in_constant_memory
+from flowavenet.nets import Net
+from flowavenet.transforms import ReceptiveField, State, Transform
 from flowavenet.transforms.base import wide
 from flowavenet.transforms.heads import log_normal
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowConfig:
-    """What every model's Config has."""
+    """Hold what every model's Config has."""
 
     speakers: int = 0
     """Voices that are told apart by number; 0: none."""
@@ -32,7 +31,7 @@ class FlowConfig:
 
 
 class FlowVocoder(nn.Module, ABC):
-    """An invertible map between a waveform and equally many samples of Gaussian noise, given a mel spectrogram.
+    """Map a waveform to equally many samples of Gaussian noise and back, given a mel spectrogram.
 
     log p(wave | mel) = log N(noise; 0, 1) + log|det d noise / d wave|
 
@@ -51,11 +50,9 @@ class FlowVocoder(nn.Module, ABC):
     flow: Transform
 
     sequential: str | None = None
-    """Which of ``encode`` and ``decode`` must go sample by sample, because each needs the one before."""
-
-    constant_memory = False
-    """Whether training computes activations again instead of keeping them; the gradients are the same. Not where one
-    direction is sequential."""
+    """Names the one of ``encode`` and ``decode`` that must go sample by sample, because each needs the one before."""
+    cond_receptive_field: ReceptiveField
+    """Frames of mel, before and after, that one column of the conditioning depends on."""
 
     def __init__(self, config: FlowConfig, n_mels: int, hop_length: int):
         super().__init__()
@@ -68,48 +65,45 @@ class FlowVocoder(nn.Module, ABC):
     @property
     @abstractmethod
     def group(self) -> int:
-        """Samples that the flow folds into one step: a length that is no multiple of it leaves a ragged end."""
+        """Samples that the flow squeezes into one step: a length that is no multiple of it leaves a ragged end."""
 
     @abstractmethod
     def condition(self, mel: Tensor) -> Tensor:
-        """The mel as the flow wants it: (batch, channels, time), one column per sample or per frame. Of a model that tells
+        """Bring the mel to the flow: (batch, time, channels), one column per sample or per frame. Of a model that tells
         voices apart, the flow gets ``speaker_width`` channels more, see :meth:`with_voice`."""
 
-    @abstractmethod
-    def cond_reach(self) -> tuple[int, int]:
-        """Frames of mel, before and after, that one column of the conditioning depends on."""
-
     def forward(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """The same as :meth:`log_prob`; wrappers such as DistributedDataParallel call this."""
+        """Return :meth:`log_prob`; wrappers such as DistributedDataParallel call this."""
         return self.log_prob(wave, mel, speaker)
 
     def log_prob(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """Exact log-density of each waveform given its mel: (batch,), nats."""
+        """Return the exact log-density of each waveform given its mel: (batch,), nats."""
+        return self.log_prob_samples(wave, mel, speaker).sum(dim=1)
+
+    def log_prob_samples(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
+        """Return where in time :meth:`log_prob` comes from: (batch, samples), nats that add up to it.
+
+        log N(noise_t; 0, 1) + how much the flow stretches sample t
+
+        This is as sharp in time as the flow is: what it does to a group of samples is shared evenly among them.
+        """
         noise, log_det = self.encode(wave, mel, speaker)
-        return gaussian_log_prob(noise) + log_det
+        return log_normal(wide(noise)) + log_det
 
     def encode(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Waveform to noise of the same shape, in time order, and the log-det (batch,) of the map."""
-        cond = self._cond(mel, wave, speaker)
-        again = self.constant_memory and self.sequential is None and torch.is_grad_enabled()
-        run = partial(in_constant_memory, self.flow) if again else self.flow
-        noise, log_det = run(wave.unsqueeze(1), cond)
+        """Map a waveform to noise in time order; return it and the log-det of the map, (batch, samples) each."""
+        noise, log_det = self.flow(wave.unsqueeze(1), self._cond(mel, wave, speaker))
         return noise.squeeze(1), log_det
 
-    def encode_localised(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The noise, and where in time :meth:`log_prob` comes from: (batch, samples) each, nats that add up to it.
+    def decode(
+        self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None, state: State | None = None
+    ) -> Tensor:
+        """Map noise to the waveform that :meth:`encode` would take back to it.
 
-        log N(noise_t; 0, 1) + how much the flow stretches sample t, see :meth:`~flowavenet.transforms.Transform.localised`
-
-        This is as sharp in time as the flow is: what it does to a group of samples is divided evenly among them.
+        Args:
+            state: of a stream of which this is a window; it is brought up to date.
         """
-        noise, nats = self.flow.localised(wave.unsqueeze(1), self._cond(mel, wave, speaker))
-        return noise.squeeze(1), (log_normal(wide(noise)) + nats).squeeze(1)
-
-    def decode(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """Noise to the waveform that :meth:`encode` would take back to it."""
-        cond = self._cond(mel, noise, speaker)
-        wave, _ = self.flow.inverse(noise.unsqueeze(1), cond)
+        wave, _ = self.flow.inverse(noise.unsqueeze(1), self._cond(mel, noise, speaker), state)
         return wave.squeeze(1)
 
     def sample(
@@ -129,14 +123,14 @@ class FlowVocoder(nn.Module, ABC):
         noise = temperature * torch.randn(shape, generator=generator, dtype=mel.dtype, device=mel.device)
         return self.render(noise, mel, speaker)
 
-    def render(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """Noise (batch, whole_frames(frames) * hop_length) to a waveform (batch, frames * hop_length): :meth:`decode`, with
-        the last frame of the mel repeated until the flow has no ragged end, so that every sample wanted is modelled."""
+    def render(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None, state: State | None = None) -> Tensor:
+        """Map noise (batch, whole_frames(frames) * hop_length) to a waveform (batch, frames * hop_length): :meth:`decode`,
+        with the last frame of the mel repeated until the flow has no ragged end, so that every sample wanted is modelled."""
         self.check_mel(mel)
         frames = mel.shape[-1]
         extra = self.whole_frames(frames) - frames
         longer = torch.cat([mel, mel[..., -1:].expand(-1, -1, extra)], dim=-1)
-        return self.decode(noise, longer, speaker)[:, : frames * self.hop_length]
+        return self.decode(noise, longer, speaker, state)[:, : frames * self.hop_length]
 
     @property
     def frame_grid(self) -> int:
@@ -144,15 +138,26 @@ class FlowVocoder(nn.Module, ABC):
         return math.lcm(self.group, self.hop_length) // self.hop_length
 
     def whole_frames(self, frames: int) -> int:
-        """So many frames, rounded up to the grid."""
+        """Return ``frames`` rounded up to a whole number of the flow's groups."""
         return -(-frames // self.frame_grid) * self.frame_grid
 
-    def reach(self) -> tuple[int | float, int]:
-        """Frames of context, before and after, with which a chunk of the inverse equals the same part of the whole; infinite
-        where each sample is drawn given all before."""
-        hops = [samples / self.hop_length for samples in self.flow.reach()]
-        before, after = (frames if math.isinf(frames) else math.ceil(frames) for frames in hops)
-        return before + self.cond_reach()[0], after + self.cond_reach()[1]
+    @property
+    def receptive_field(self) -> ReceptiveField:
+        """Frames of context, before and after, with which a chunk of the inverse equals the same part of the whole; where
+        the flow is recurrent, given the :class:`~flowavenet.transforms.State` of what came before."""
+        left, right = (-(-samples // self.hop_length) for samples in self.flow.receptive_field)
+        return ReceptiveField(left, right) + self.cond_receptive_field
+
+    @property
+    def constant_memory(self) -> bool:
+        """Whether training computes the activations of nets again instead of keeping them; gradients are the same."""
+        return any(net.checkpointed for net in self.modules() if isinstance(net, Net))
+
+    @constant_memory.setter
+    def constant_memory(self, on: bool) -> None:
+        for net in self.modules():
+            if isinstance(net, Net):
+                net.checkpointed = on
 
     def _cond(self, mel: Tensor, wave: Tensor, speaker: Tensor | None) -> Tensor:
         self.check_mel(mel)
@@ -164,21 +169,22 @@ class FlowVocoder(nn.Module, ABC):
                 f"mel is {mel.shape[0]} x {mel.shape[-1]} frames, but a wave of {wave.shape[0]} x {wave.shape[1]} samples "
                 f"has {wave.shape[0]} x {frames} at hop {self.hop_length}: compute both from the same audio"
             )
-        return self.conditioning(mel, speaker)[..., : wave.shape[1]]
+        return self.conditioning(mel, speaker)[..., : wave.shape[1], :]
 
     def conditioning(self, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """What the flow gets: :meth:`condition`, and the voice if the model tells voices apart."""
+        """Return what the flow gets: :meth:`condition`, and the voice if the model tells voices apart."""
         voice = self.voice(speaker, mel.shape[0])
         cond = self.condition(mel)
         return cond if voice is None else self.with_voice(cond, voice)
 
-    def with_voice(self, cond: Tensor, voice: Tensor) -> Tensor:
+    @staticmethod
+    def with_voice(cond: Tensor, voice: Tensor) -> Tensor:
         """Append the vectors (batch or 1, speaker_width) to the channels of the conditioning, the same at every time."""
-        voice = voice.to(cond.dtype).unsqueeze(-1).expand(cond.shape[0], -1, cond.shape[-1])
-        return torch.cat([cond, voice], dim=1)
+        shape = len(voice), *(1,) * (cond.ndim - 2), voice.shape[1]
+        return torch.cat([cond, voice.to(cond.dtype).view(shape).expand(*cond.shape[:-1], -1)], dim=-1)
 
     def voice(self, speaker: Tensor | None, batch: int = 1) -> Tensor | None:
-        """The vectors that stand for speakers: (batch or 1, speaker_width); None if the model knows no voices.
+        """Return the vectors that stand for speakers, (batch or 1, speaker_width); None if the model knows no voices.
 
         Raises ValueError, in one line, if these are no speakers for this model and so many items.
         """
@@ -213,3 +219,9 @@ class FlowVocoder(nn.Module, ABC):
             raise ValueError(f"mel has shape {tuple(mel.shape)}, this model wants (batch, {self.n_mels}, frames): {cure}")
         if mel.shape[-1] == 0:
             raise ValueError(f"mel has 0 frames (shape {tuple(mel.shape)}): give at least 1")
+
+
+def frame_sums(samples: Tensor, hop_length: int) -> Tensor:
+    """Sum over the samples of each frame of the mel: (batch, samples) to (batch, ceil(samples / hop_length))."""
+    padded = nn.functional.pad(samples, (0, -samples.shape[1] % hop_length))
+    return padded.unflatten(1, (-1, hop_length)).sum(dim=2)

@@ -10,7 +10,7 @@ from flowavenet.models.iaf import IAF
 
 
 class GaussianIAF(IAF):
-    """Gaussian noise made a waveform by six inverse autoregressive flows.
+    """Make Gaussian noise a waveform by six inverse autoregressive flows.
 
     Ping, Peng, Chen, "ClariNet: parallel wave generation in end-to-end text-to-speech", 2018, arXiv:1807.07281.
     """

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from flowavenet.models.base import FlowConfig, FlowVocoder
-from flowavenet.nets import CondHalf, MelUpsampler, WaveNet
+from flowavenet.nets import CondHalf, CondWhole, MelUpsampler, WaveNet
 from flowavenet.transforms import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
     Chain,
-    Folded,
-    Kept,
-    Swapped,
+    FactorOut,
+    ReceptiveField,
+    Squeeze,
+    SwapHalves,
     Transform,
-    fold,
-    pool,
+    pool_cond,
+    squeeze_cond,
 )
 
 PRIOR_LAYERS = 2
@@ -31,7 +31,7 @@ PRIOR_LAYERS = 2
 
 @dataclass(frozen=True)
 class FloWaveNetConfig(FlowConfig):
-    """Sizes and choices of a FloWaveNet; the defaults are the published ones."""
+    """Hold the sizes and choices of a FloWaveNet; the defaults are the published ones."""
 
     blocks: int = 8
     """Context blocks; each squeezes time by 2, so that the last one works on groups of 2^blocks samples."""
@@ -79,7 +79,7 @@ class FloWaveNetConfig(FlowConfig):
 
 
 class FloWaveNet(FlowVocoder):
-    """A waveform made noise by couplings between even and odd samples, at eight time scales one inside the other.
+    """Make a waveform noise by couplings between even and odd samples, at eight time scales one inside the other.
 
     Block i squeezes time by two and applies ``flows`` steps of [ActNorm, coupling], each acting on the other half of
     the channels; after every ``blocks_per_split`` blocks one half leaves, standardised by a prior that reads the
@@ -100,6 +100,7 @@ class FloWaveNet(FlowVocoder):
         if self.config.conditioning == "halved" and n_mels % 2:
             raise ValueError(f"n_mels is {n_mels}; halved conditioning needs an even number, or conditioning: full")
         self.upsampler = MelUpsampler(hop_length)
+        self.cond_receptive_field = ReceptiveField(*self.upsampler.receptive_field)
         self.flow = self._block(0, channels=2)
 
     @property
@@ -107,16 +108,10 @@ class FloWaveNet(FlowVocoder):
         return 2**self.config.blocks
 
     def condition(self, mel: Tensor) -> Tensor:
-        return self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
-
-    def with_voice(self, cond: Tensor, voice: Tensor) -> Tensor:
+        cond = self.upsampler((mel + self.config.mel_shift) * self.config.mel_scale)
         if self.config.conditioning != "halved":
-            return super().with_voice(cond, voice)
-        lower, upper = cond.chunk(2, dim=1)                            # each half of the channels has the whole vector
-        return torch.cat([super().with_voice(lower, voice), super().with_voice(upper, voice)], dim=1)
-
-    def cond_reach(self) -> tuple[int, int]:
-        return self.upsampler.reach(), self.upsampler.reach()
+            return cond
+        return cond.unflatten(-1, (2, -1)).transpose(1, 2).contiguous()     # (batch, 2, samples, n_mels / 2)
 
     def _block(self, index: int, channels: int) -> Transform:
         """Block ``index`` and, inside it, all that follow; ``channels`` counts those after its squeeze."""
@@ -125,30 +120,32 @@ class FloWaveNet(FlowVocoder):
         if index + 1 < config.blocks:
             inside = self._rest(index, channels)
             # the published steps swap the halves after every flow: an odd number leaves them swapped for what follows
-            steps.append(Swapped(inside) if config.flows % 2 else inside)
-        return Folded(2, Chain(*steps), bring=pool if config.conditioning == "pooled" else fold)
+            steps.append(SwapHalves(inside) if config.flows % 2 else inside)
+        return Squeeze(2, Chain(*steps), bring=pool_cond if config.conditioning == "pooled" else squeeze_cond)
 
     def _rest(self, index: int, channels: int) -> Transform:
         """What follows block ``index``: the next block, on half of the channels if the model splits here."""
         if (index + 1) % self.config.blocks_per_split:
             return self._block(index + 1, 2 * channels)
-        halves = 2 if self.config.conditioning == "halved" else 1
-        cond = self.n_mels + halves * self.config.speaker_width
-        net = self._wavenet(index, channels // 2, channels, cond, PRIOR_LAYERS)
+        halved = self.config.conditioning == "halved"
+        cond = self.n_mels + (1 + halved) * self.config.speaker_width
+        net: nn.Module = self._wavenet(index, channels // 2, channels, cond, PRIOR_LAYERS)
+        if halved:
+            net = CondWhole(net)
         prior = AffineCoupling(net, self.config.log_scale_limit)
-        return Chain(prior, Kept(self._block(index + 1, channels), (0, channels // 2)))
+        return Chain(prior, FactorOut(self._block(index + 1, channels), (0, channels // 2)))
 
     def _step(self, index: int, flow: int, channels: int) -> Transform:
         halved = self.config.conditioning == "halved"
         affine = self.config.coupling == "affine"
         cond = (self.n_mels // 2 if halved else self.n_mels) + self.config.speaker_width
-        amounts = channels if affine else channels // 2
-        net: nn.Module = self._wavenet(index, channels // 2, amounts, cond, self.config.layers)
+        outputs = channels if affine else channels // 2
+        net: nn.Module = self._wavenet(index, channels // 2, outputs, cond, self.config.layers)
         if halved:
             net = CondHalf(net, (index * self.config.flows + flow) % 2)
         coupling = AffineCoupling(net, self.config.log_scale_limit) if affine else AdditiveCoupling(net)
         step = Chain(ActNorm(channels), coupling)
-        return Swapped(step) if flow % 2 else step
+        return SwapHalves(step) if flow % 2 else step
 
     def _wavenet(self, index: int, in_channels: int, out_channels: int, cond: int, layers: int) -> WaveNet:
         config = self.config

@@ -20,7 +20,7 @@ from flowavenet.transforms import Affine, Chain, Inverse, LogisticNoise, Scaled,
 
 @dataclass(frozen=True)
 class IAFConfig(AutoregressiveConfig):
-    """Sizes of an inverse autoregressive flow; the defaults are ClariNet's."""
+    """Hold the sizes of an inverse autoregressive flow; the defaults are ClariNet's."""
 
     stacks: tuple[int, ...] = (1, 1, 1, 1, 1, 1)
     """Stacks of gated layers in the net of each flow, from noise to audio; as many flows as there are numbers."""
@@ -35,7 +35,7 @@ class IAFConfig(AutoregressiveConfig):
 
 
 class Drawn(NamedTuple):
-    """A waveform and the distribution that each of its samples was drawn from, given the noise before it."""
+    """Hold a waveform and the distribution that each of its samples was drawn from, given the noise before it."""
 
     wave: Tensor
     mean: Tensor
@@ -43,8 +43,8 @@ class Drawn(NamedTuple):
 
 
 class IAF(AutoregressiveVocoder):
-    """Noise made a waveform by a few inverse autoregressive flows: each scales and shifts every sample by amounts that a
-    WaveNet reads off the samples before it, of what the flow before made.
+    """Make noise a waveform by a few inverse autoregressive flows: each scales and shifts every sample by what a WaveNet
+    reads off the samples before it, of the signal that the flow before made.
 
     x_t = z_t * exp(log_scale(z_<t, cond)) + shift(z_<t, cond), several times over
 
@@ -74,18 +74,17 @@ class IAF(AutoregressiveVocoder):
         self.flow = Scaled(config.gain, Chain(*steps))
 
     def draw(self, noise: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Drawn:
-        """:meth:`decode`, and what each sample was drawn from: mean and log-scale (batch, samples) of a Gaussian or
-        logistic distribution.
+        """Decode, and tell what each sample was drawn from: mean and log-scale (batch, samples) of a Gaussian or logistic.
 
         wave = z * exp(log_scale) + mean, with z the noise, and neither of them depends on z_t
         """
-        cond, x = self._cond(mel, noise, speaker), noise.unsqueeze(1)
+        cond, x = self._cond(mel, noise, speaker), noise
         steps = list(reversed(self.flow.inner.transforms))
         if self.logistic:
-            x, _ = steps.pop(0).inverse(x)
+            x = steps.pop(0).inverse(x.unsqueeze(1))[0].squeeze(1)
         mean = log_scale = x.new_zeros(())
         for step in steps:
-            shift, scale = step.transform.head.parameters_of(step.transform.amounts(x, cond))
+            shift, scale = step.transform.head.shift_and_log_scale(step.transform.predict(x.unsqueeze(1), cond))
             x, mean, log_scale = x * scale.exp() + shift, mean * scale.exp() + shift, log_scale + scale
         gain = self.config.gain
-        return Drawn(x.squeeze(1) / gain, mean.squeeze(1) / gain, log_scale.squeeze(1) - math.log(gain))
+        return Drawn(x / gain, mean / gain, log_scale - math.log(gain))

@@ -15,30 +15,31 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from flowavenet.models.base import FlowConfig, FlowVocoder
-from flowavenet.nets import DynamicFilterNet, FrameNet, MelEncoder
+from flowavenet.nets import DynamicFilterNet, FrameNet, MelEncoder, TimeConv
 from flowavenet.transforms import (
+    MDCT,
     ActNorm,
     AffineCoupling,
     Chain,
     ConditionalScale,
-    Folded,
-    Interleaved,
-    Kept,
-    Lapped,
-    Mixing,
+    FactorOut,
+    Interleave,
+    InvertibleConv1x1,
+    ReceptiveField,
+    Squeeze,
     Transform,
-    pool,
+    pool_cond,
 )
 
 
 @dataclass(frozen=True)
 class LapflowConfig(FlowConfig):
-    """Sizes of a lapflow."""
+    """Hold the sizes of a lapflow."""
 
     bands: int = 256
     """Bands of the lapped transform, also its hop in samples."""
     window: str = "sine"
-    """Of that transform: sine or kbd; none: no transform but a plain fold in time, WaveGlow's squeeze, to compare with."""
+    """Of that transform: sine or kbd; none: no transform but a plain squeeze in time, as WaveGlow's, to compare with."""
     levels: int = 2
     """Times that every other frame is predicted from the rest: only one frame in 2^levels takes the steps."""
     steps: int = 4
@@ -73,7 +74,7 @@ class LapflowConfig(FlowConfig):
 
 
 class Lapflow(FlowVocoder):
-    """A waveform made noise frame by frame: its MDCT is scaled by what the mel says; then every other frame is whitened
+    """Make a waveform noise frame by frame: its MDCT is scaled by what the mel says; then every other frame is whitened
     given the frames around it, level by level; and couplings between bands whiten the few that are left.
 
     Args:
@@ -89,24 +90,25 @@ class Lapflow(FlowVocoder):
         config = self.config
         cond_channels = n_mels + config.cond_width + config.speaker_width
         self.encoder = MelEncoder(n_mels, config.cond_width, config.cond_layers, causal=config.causal)
-        levels = nn.Conv1d(cond_channels, config.bands, 1)
+        between = int(hop_length != config.bands)                       # then columns are interpolated
+        self.cond_receptive_field = ReceptiveField(*self.encoder.receptive_field) + (between, between)
+        levels = TimeConv(cond_channels, config.bands, 1)
         nn.init.zeros_(levels.weight)
         nn.init.zeros_(levels.bias)
         frames = Chain(ConditionalScale(levels), self._frames(config.levels))
-        folded = config.window == "none"
-        self.flow = Folded(config.bands, frames) if folded else Lapped(config.bands, frames, config.window)
+        plain = config.window == "none"
+        self.flow = Squeeze(config.bands, frames) if plain else MDCT(config.bands, frames, config.window)
 
     def _frames(self, levels: int) -> Transform:
-        """Frames (batch, bands, time) to noise: every other one given its neighbours, ``levels`` times over; then steps."""
+        """Map frames (batch, bands, time) to noise: every other one given its neighbours, level by level; then steps."""
         config, bands = self.config, self.config.bands
         cond_channels = self.n_mels + config.cond_width + config.speaker_width
         net = {"layers": config.layers, "kernel_size": config.kernel_size, "causal": config.causal}
 
         def steps(count: int, width: int) -> Chain:
             nets = [FrameNet(bands // 2, bands, cond_channels, width=width, **net) for _ in range(count)]
-            return Chain(
-                *(Chain(ActNorm(bands), Mixing(bands), AffineCoupling(one, config.log_scale_limit)) for one in nets)
-            )
+            limit = config.log_scale_limit
+            return Chain(*(Chain(ActNorm(bands), InvertibleConv1x1(bands), AffineCoupling(one, limit)) for one in nets))
 
         if levels:
             predict = DynamicFilterNet(
@@ -114,9 +116,9 @@ class Lapflow(FlowVocoder):
             )
             inside: list[Transform] = [AffineCoupling(predict, config.log_scale_limit)]
             if config.detail_steps:
-                inside.append(Kept(steps(config.detail_steps, config.detail_width), (bands, 2 * bands)))
-            inside.append(Kept(self._frames(levels - 1), (0, bands)))
-            return Chain(ActNorm(bands), Interleaved(2, Chain(*inside), pool))
+                inside.append(FactorOut(steps(config.detail_steps, config.detail_width), (bands, 2 * bands)))
+            inside.append(FactorOut(self._frames(levels - 1), (0, bands)))
+            return Chain(ActNorm(bands), Interleave(2, Chain(*inside), pool_cond))
         return steps(config.steps, config.width)
 
     @property
@@ -126,8 +128,3 @@ class Lapflow(FlowVocoder):
     def condition(self, mel: Tensor) -> Tensor:
         steps = -(-mel.shape[-1] * self.hop_length // self.config.bands)
         return self.encoder((mel + self.config.mel_shift) * self.config.mel_scale, steps)
-
-    def cond_reach(self) -> tuple[int, int]:
-        left, right = self.encoder.reach()
-        between = int(self.hop_length != self.config.bands)            # columns are interpolated
-        return left + between, right + between

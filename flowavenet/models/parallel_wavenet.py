@@ -12,7 +12,7 @@ from flowavenet.models.iaf import IAF, IAFConfig
 
 @dataclass(frozen=True)
 class ParallelWaveNetConfig(IAFConfig):
-    """Sizes of a Parallel WaveNet student; the defaults are the published ones."""
+    """Hold the sizes of a Parallel WaveNet student; the defaults are the published ones."""
 
     stacks: tuple[int, ...] = (1, 1, 1, 3)
     """Four flows, of 10, 10, 10 and 30 layers."""
@@ -21,7 +21,7 @@ class ParallelWaveNetConfig(IAFConfig):
 
 
 class ParallelWaveNet(IAF):
-    """Logistic noise made a waveform by four inverse autoregressive flows.
+    """Make logistic noise a waveform by four inverse autoregressive flows.
 
     van den Oord et al., "Parallel WaveNet: fast high-fidelity speech synthesis", 2017, arXiv:1711.10433.
     """

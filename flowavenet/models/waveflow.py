@@ -11,15 +11,15 @@ from torch import Tensor
 
 from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.nets import MelUpsampler, RowNet
-from flowavenet.transforms import Chain, Folded, Reversed, RowAutoregressive, Transform
+from flowavenet.transforms import Chain, ReceptiveField, ReverseGroups, RowAutoregressive, Squeeze, Transform
 
 
 @dataclass(frozen=True)
 class WaveFlowConfig(FlowConfig):
-    """Sizes of a WaveFlow; the defaults are the published ones."""
+    """Hold the sizes of a WaveFlow; the defaults are the published ones."""
 
     rows: int = 16
-    """Samples per group, even: the height of the picture that the waveform is folded into (the paper's h). Synthesis takes
+    """Samples per group, even: the height of the picture that the waveform is squeezed into (the paper's h). Synthesis takes
     rows - 1 steps per flow, one after the other; published are 8, 16, 32 and 64. As many as samples: a WaveNet."""
     flows: int = 8
     """Transforms, one after the other."""
@@ -35,13 +35,13 @@ class WaveFlowConfig(FlowConfig):
 
 
 class WaveFlow(FlowVocoder):
-    """A waveform made noise row by row: every 16th sample as it is, then each row given those above it, eight times over.
+    """Make a waveform noise row by row: every 16th sample as it is, then each row given those above it, eight times over.
 
     Every other flow takes the rows in another order: backwards in the first half of the flows, with either half backwards
     in the second half, so that no sample stays as it is.
 
-    A row of the inverse depends on the columns around it in all rows above: the exact :meth:`reach` is long (22 s at the
-    published sizes, though little is heard of what is far away), and streams need so much context.
+    A row of the inverse depends on the columns around it in all rows above: the exact :attr:`receptive_field` is long (22 s
+    at the published sizes, though little is heard of what is far away), and streams need so much context.
 
     Args:
         config: see :class:`WaveFlowConfig`.
@@ -56,18 +56,19 @@ class WaveFlow(FlowVocoder):
     def __init__(self, config: WaveFlowConfig | None = None, n_mels: int = 80, hop_length: int = 256):
         super().__init__(config or WaveFlowConfig(), n_mels, hop_length)
         self.upsampler = MelUpsampler(hop_length)
+        self.cond_receptive_field = ReceptiveField(*self.upsampler.receptive_field)
         self.flow = Chain(*(self._flow(index) for index in range(self.config.flows)))
 
     def _flow(self, index: int) -> Transform:
         config = self.config
         net = RowNet(config.rows, self.n_mels + config.speaker_width, layers=config.layers, width=config.width)
-        flow = Folded(config.rows, RowAutoregressive(net))
+        flow = Squeeze(config.rows, RowAutoregressive(net))
         # published, all rows are turned after each flow of the first half, and either half of them after the others
         half = config.flows // 2
         if min(index, half) % 2:
-            flow = Reversed(config.rows, flow)
+            flow = ReverseGroups(config.rows, flow)
         if max(0, index - half) % 2:
-            flow = Reversed(config.rows // 2, flow)
+            flow = ReverseGroups(config.rows // 2, flow)
         return flow
 
     @property
@@ -76,6 +77,3 @@ class WaveFlow(FlowVocoder):
 
     def condition(self, mel: Tensor) -> Tensor:
         return self.upsampler(mel)
-
-    def cond_reach(self) -> tuple[int, int]:
-        return self.upsampler.reach(), self.upsampler.reach()

@@ -12,17 +12,27 @@ from torch import Tensor, nn
 
 from flowavenet.models.base import FlowConfig, FlowVocoder
 from flowavenet.nets import GlowNet, SeparableNet
-from flowavenet.transforms import AffineCoupling, Chain, Folded, Inverse, Kept, Mixing, Transform, fold
+from flowavenet.transforms import (
+    AffineCoupling,
+    Chain,
+    FactorOut,
+    Inverse,
+    InvertibleConv1x1,
+    ReceptiveField,
+    Squeeze,
+    Transform,
+    squeeze_cond,
+)
 
 NETS = {"dilated": GlowNet, "separable": SeparableNet}
 
 
 @dataclass(frozen=True)
 class WaveGlowConfig(FlowConfig):
-    """Sizes and choices of a WaveGlow; the defaults are those of NVIDIA's checkpoints with 256 channels."""
+    """Hold the sizes and choices of a WaveGlow; the defaults are those of NVIDIA's checkpoints with 256 channels."""
 
     group: int = 8
-    """Samples that are folded into channels, even."""
+    """Samples that are squeezed into channels, even."""
     flows: int = 12
     """Steps of mixing and coupling."""
     early_every: int = 4
@@ -30,8 +40,8 @@ class WaveGlowConfig(FlowConfig):
     early_size: int = 2
     """So many of them, even."""
     net: str = "dilated"
-    """What a coupling asks. ``dilated``, WaveGlow's: dilated convolutions, given the mel upsampled to samples and folded as
-    they are; ``separable``, SqueezeWave's: depthwise and pointwise ones, given the mel frame that a group lies in."""
+    """What a coupling asks. ``dilated``, WaveGlow's: dilated convolutions, given the mel upsampled to samples and squeezed
+    likewise; ``separable``, SqueezeWave's: depthwise and pointwise ones, given the mel frame that a group lies in."""
     layers: int = 8
     """Gated layers in each net."""
     width: int = 256
@@ -64,8 +74,8 @@ SQUEEZEWAVE_128_256 = WaveGlowConfig(group=128, early_every=2, early_size=16, ne
 
 
 class WaveGlow(FlowVocoder):
-    """A waveform made noise in groups of samples: a learned matrix mixes the samples of a group, then one half of them is
-    scaled and shifted by amounts read off the other half of many groups around; and so on, fewer samples each time.
+    """Make a waveform noise in groups of samples: a learned matrix mixes the samples of a group, then one half of them is
+    scaled and shifted by what is read off the other half of many groups around; and so on, fewer samples each time.
 
     Couplings multiply on the way to noise, x_b * exp(log_scale) + shift, the other way round than FloWaveNet's.
 
@@ -89,7 +99,9 @@ class WaveGlow(FlowVocoder):
                 f"frame; choose a group that divides {hop_length}"
             )
         self.upsampler = nn.ConvTranspose1d(n_mels, n_mels, 4 * hop_length, hop_length) if dilated else None
-        self.flow = Folded(group, self._steps(0), bring=fold if dilated else one_per_group)
+        # a frame spreads over its own hop and the three after it
+        self.cond_receptive_field = ReceptiveField(3, 0) if dilated else ReceptiveField(0, 0)
+        self.flow = Squeeze(group, self._steps(0), bring=squeeze_cond if dilated else one_per_group)
 
     @property
     def group(self) -> int:
@@ -97,12 +109,8 @@ class WaveGlow(FlowVocoder):
 
     def condition(self, mel: Tensor) -> Tensor:
         if self.upsampler is None:
-            return mel.repeat_interleave(self.hop_length // self.group, dim=-1)
-        return self.upsampler(mel)[..., : mel.shape[-1] * self.hop_length]
-
-    def cond_reach(self) -> tuple[int, int]:
-        # a frame spreads over its own hop and the three after it
-        return (0, 0) if self.upsampler is None else (3, 0)
+            return mel.transpose(1, 2).repeat_interleave(self.hop_length // self.group, dim=1)
+        return self.upsampler(mel)[..., : mel.shape[-1] * self.hop_length].transpose(1, 2).contiguous()
 
     def _steps(self, first: int) -> Transform:
         """Step ``first`` and all that follow, on the channels that are left by then."""
@@ -110,7 +118,7 @@ class WaveGlow(FlowVocoder):
         last = min(first + config.early_every, config.flows)
         steps = [self._step(channels) for _ in range(first, last)]
         if last < config.flows:
-            steps.append(Kept(self._steps(last), (config.early_size, channels)))
+            steps.append(FactorOut(self._steps(last), (config.early_size, channels)))
         return Chain(*steps)
 
     def _step(self, channels: int) -> Transform:
@@ -120,9 +128,9 @@ class WaveGlow(FlowVocoder):
             channels // 2, channels, columns * (self.n_mels + config.speaker_width),
             layers=config.layers, width=config.width, kernel_size=config.kernel_size,
         )
-        return Chain(Mixing(channels), Inverse(AffineCoupling(net, config.log_scale_limit)))
+        return Chain(InvertibleConv1x1(channels), Inverse(AffineCoupling(net, config.log_scale_limit)))
 
 
 def one_per_group(cond: Tensor, n: int) -> Tensor:
-    """A conditioning that has one column per group already, be it by chance as long as the signal."""
-    return cond[..., : cond.shape[-1] // n]
+    """Return a conditioning that has one column per group already, be it by chance as long as the signal."""
+    return cond[..., : cond.shape[-2] // n, :]

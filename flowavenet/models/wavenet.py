@@ -8,13 +8,12 @@ sample and its noise are quantiles of each other, so that the latent is Gaussian
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from flowavenet.models.autoregressive import AutoregressiveConfig, AutoregressiveVocoder
-from flowavenet.transforms import Gaussian, Generation, Head, LogisticMixture, MuLaw, Scaled
+from flowavenet.transforms import Gaussian, Head, LogisticMixture, MuLaw, Scaled
 
 START = -3.0
 """Log-scale that heads start with: speech has a standard deviation of about e^-3."""
@@ -22,7 +21,7 @@ START = -3.0
 
 @dataclass(frozen=True)
 class WaveNetConfig(AutoregressiveConfig):
-    """Sizes of a WaveNet; the defaults are those of ClariNet's Gaussian teacher."""
+    """Hold the sizes of a WaveNet; the defaults are those of ClariNet's Gaussian teacher."""
 
     head: str = "gaussian"
     """Distribution of a sample: gaussian, logistics (a mixture of logistic distributions), or mulaw (a histogram of 256
@@ -50,7 +49,7 @@ HEADS = {
 
 
 class WaveNet(AutoregressiveVocoder):
-    """A waveform made noise sample by sample, each by what was to be expected after those before it.
+    """Make a waveform noise sample by sample, each by what was to be expected after those before it.
 
     Likelihood and encoding take one pass of the net, decoding one step per sample.
 
@@ -74,24 +73,17 @@ class WaveNet(AutoregressiveVocoder):
         flow.net.last.bias.data.copy_(flow.head.start())
         self.flow = Scaled(config.gain, flow)
 
-    def log_prob(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """Exact log-density of each waveform given its mel: (batch,), nats; computed without the noise."""
-        x, gain = wave.unsqueeze(1), self.config.gain
-        nats = self.head.log_prob(gain * x, self.amounts(wave, mel, speaker)) + math.log(gain)
-        return nats.sum(dim=(1, 2))
+    def log_prob_samples(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
+        """Return the exact log-density of each sample given those before it: (batch, samples), nats; without the noise."""
+        gain = self.config.gain
+        return self.head.log_prob(gain * wave, self.predict(wave, mel, speaker)) + math.log(gain)
 
     @property
     def head(self) -> Head:
-        """What each sample is drawn from."""
+        """The distribution that each sample is drawn from."""
         return self.flow.inner.head
 
-    def amounts(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
-        """Parameters of the head for each sample, ``gain`` times as loud, given the samples before it: (batch, head.amounts,
-        samples)."""
-        return self.flow.inner.amounts(self.config.gain * wave.unsqueeze(1), self._cond(mel, wave, speaker))
-
-    def generation(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """Decodes piece by piece, each call going on where the last one ended: noise (batch, samples) and its conditioning
-        to a waveform."""
-        generation = Generation(self.flow.inner)
-        return lambda noise, cond: generation(noise.unsqueeze(1), cond).squeeze(1) / self.config.gain
+    def predict(self, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> Tensor:
+        """Return the parameters of the head for each sample, ``gain`` times as loud, given the samples before it: (batch,
+        samples, head.size)."""
+        return self.flow.inner.predict(self.config.gain * wave.unsqueeze(1), self._cond(mel, wave, speaker))

@@ -68,10 +68,9 @@ class Net(nn.Module):
             return checkpoint(self.tile, x, cond, use_reentrant=False, preserve_rng_state=False)
         return self.tile(x, cond)
 
-    def narrowed(self, *tensors: Tensor) -> list[Tensor]:
-        """Return tensors in the number format of the weights."""
-        dtype = next(self.parameters()).dtype
-        return [tensor.to(dtype) for tensor in tensors]
+    def narrow(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the number format of the weights."""
+        return x.to(next(self.parameters()).dtype)
 
 
 class CondHalf(nn.Module):

@@ -1,8 +1,9 @@
 """Convolutions over time, channels-last, and the gate that follows them.
 
 On a CPU the layout decides the cost: where the channels of one time step lie side by side, (batch, time, channels), oneDNN
-convolves nearly twice as fast as where the time steps do. Such a signal is a picture of height 1 in torch's channels-last
-memory format, so a two-dimensional convolution takes it, and gives it back, without a copy.
+convolves nearly twice as fast as where the time steps do. Such rows are at the same time a picture of height 1 in torch's
+channels-last memory format, (batch, channels, 1, time), which two-dimensional convolutions take and give without a copy.
+Inside, nets work on pictures: a convolution's result is then no view, and to change it in place costs a gradient nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class TimeConv(nn.Conv1d):
         groups: as in ``torch.nn.Conv1d``.
         causal: all taps but the last lie in the past.
 
-    Shape: (batch, time, in_channels) -> (batch, time, out_channels).
+    Shapes: rows (batch, time, in_channels) -> (batch, time, out_channels); or pictures of them, see :func:`picture`:
+    (batch, in_channels, 1, time) -> (batch, out_channels, 1, time).
     """
 
     def __init__(
@@ -48,26 +50,36 @@ class TimeConv(nn.Conv1d):
         self.receptive_field = (span, 0) if causal else (span // 2, span // 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 3:
+            return rows(self(picture(x)))
         return convolve(x, self.weight, self.bias, self.receptive_field, self.dilation[0], self.groups)
 
     def parts(self, x: Tensor, count: int) -> Iterator[Tensor]:
-        """Give the result in ``count`` equal parts of its channels, each computed when it is asked for."""
+        """Give the result for a picture in ``count`` equal parts of its channels, each computed when it is asked for."""
         for weight, bias in zip(self.weight.chunk(count), self.bias.chunk(count), strict=True):
             yield convolve(x, weight, bias, self.receptive_field, self.dilation[0], self.groups)
+
+
+def picture(x: Tensor) -> Tensor:
+    """View rows (batch, time, channels) as (batch, channels, 1, time)."""
+    return x.transpose(1, 2).unsqueeze(2)
+
+
+def rows(x: Tensor) -> Tensor:
+    """View a picture (batch, channels, 1, time) as (batch, time, channels)."""
+    return x.squeeze(2).transpose(1, 2)
 
 
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, sides: tuple[int, int] = (0, 0), dilation: int = 1, groups: int = 1
 ) -> Tensor:
-    """Compute a :class:`TimeConv` with the given weight and with ``sides`` steps of zeros before and after the signal."""
+    """Compute a :class:`TimeConv` of a picture, with ``sides`` steps of zeros before and after the signal."""
     if weight.shape[2] == groups == 1 and _as_product(x, weight):
-        return F.linear(x, weight[:, :, 0], bias)
+        return picture(F.linear(rows(x), weight[:, :, 0], bias))
     left, right = sides
     if left != right:
-        x, right = F.pad(x, (0, 0, left, right)), 0
-    picture, weight = x.transpose(1, 2).unsqueeze(2), weight.unsqueeze(2)
-    picture = F.conv2d(picture, weight, bias, padding=(0, right), dilation=(1, dilation), groups=groups)
-    return picture.squeeze(2).transpose(1, 2)
+        x, right = F.pad(x, (left, right)), 0
+    return F.conv2d(x, weight.unsqueeze(2), bias, padding=(0, right), dilation=(1, dilation), groups=groups)
 
 
 def _as_product(x: Tensor, weight: Tensor) -> bool:
@@ -75,7 +87,7 @@ def _as_product(x: Tensor, weight: Tensor) -> bool:
     if x.device.type != "cpu":
         return True
     half = weight.dtype.itemsize == 2 or torch.is_autocast_enabled("cpu")
-    return half and x.shape[1] < FEW
+    return half and x.shape[3] < FEW
 
 
 def zero_conv(in_channels: int, out_channels: int) -> TimeConv:
@@ -91,16 +103,16 @@ def channels_last(weight: Tensor) -> Tensor:
     return weight.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-def gate(both: Tensor, dim: int = -1) -> Tensor:
-    """Return tanh(filter) * sigmoid(gate) of ``both``, which holds the two one after the other along ``dim``.
+def gate(both: Tensor) -> Tensor:
+    """Return tanh(filter) * sigmoid(gate) of a picture ``both`` whose channels hold one after the other.
 
-    ``both`` is overwritten. Sigmoid is several times faster on a CPU than tanh:
+    Sigmoid is several times faster on a CPU than tanh:
 
     tanh(f) s = (1 - 2 sigmoid(-2 f)) s = s - 2 sigmoid(-2 f) s
     """
-    both.narrow(dim, 0, both.shape[dim] // 2).mul_(-2)
-    filter, gate = both.sigmoid_().chunk(2, dim=dim)
-    return torch.addcmul(gate, filter, gate, value=-2)
+    filter, gate = both.chunk(2, dim=1)
+    gate = gate.sigmoid()
+    return torch.addcmul(gate, filter.mul(-2).sigmoid_(), gate, value=-2)
 
 
 def total_receptive_field(layers: Iterable[nn.Module]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowavenet.nets.base import Net
-from flowavenet.nets.conv import TimeConv, gate, total_receptive_field, zero_conv
+from flowavenet.nets.conv import TimeConv, gate, picture, rows, total_receptive_field, zero_conv
 
 
 class MelEncoder(nn.Module):
@@ -39,10 +39,10 @@ class MelEncoder(nn.Module):
     def forward(self, mel: Tensor, steps: int) -> Tensor:
         first, *further = self.layers
         frames = mel.transpose(1, 2)
-        h = first(frames.to(first.weight.dtype))
+        h = first(picture(frames.to(first.weight.dtype)))
         for layer in further:
             h = layer(F.gelu(h)).add_(h)
-        cond = torch.cat([frames, h.to(mel.dtype)], dim=2)
+        cond = torch.cat([frames, rows(h).to(mel.dtype)], dim=2)
         if steps != cond.shape[1]:
             cond = F.interpolate(cond.transpose(1, 2), size=steps, mode="linear").transpose(1, 2).contiguous()
         return cond
@@ -82,8 +82,8 @@ class FrameNet(Net):
         self.last = zero_conv(width, out_channels)
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = self.narrowed(x, cond)
+        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
         h = self.front(x).add_(self.conditioning(cond))
         for depthwise, pointwise, residual in zip(self.depthwise, self.pointwise, self.residual, strict=True):
             h = residual(gate(pointwise(depthwise(h)))).add_(h)
-        return self.last(h.relu_())
+        return rows(self.last(h.relu_()))

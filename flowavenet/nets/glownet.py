@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from flowavenet.nets.base import Net
-from flowavenet.nets.conv import TimeConv, gate, total_receptive_field, zero_conv
+from flowavenet.nets.conv import TimeConv, gate, picture, rows, total_receptive_field, zero_conv
 from flowavenet.nets.wavenet import normed_conv
 
 
@@ -45,16 +45,16 @@ class GlowNet(Net):
         self.end = zero_conv(width, out_channels)
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = self.narrowed(x, cond)
+        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
         h, skips = self.start(x), None
-        width, given = h.shape[2], self.conditioning.parts(cond, len(self.dilated))
+        width, given = h.shape[1], self.conditioning.parts(cond, len(self.dilated))
         for dilated, of_cond, onward in zip(self.dilated, given, self.onward, strict=True):
             both = onward(gate(dilated(h).add_(of_cond)))
-            skip = both[..., -width:]
+            skip = both[:, -width:]
             skips = skip if skips is None else skips + skip
-            if both.shape[2] > width:
-                h = h + both[..., :width]
-        return self.end(skips)
+            if both.shape[1] > width:
+                h = h + both[:, :width]
+        return rows(self.end(skips))
 
 
 class SeparableNet(Net):
@@ -84,10 +84,10 @@ class SeparableNet(Net):
         self.end = zero_conv(width, out_channels)
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = self.narrowed(x, cond)
+        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
         h, given = self.start(x), self.conditioning.parts(cond, len(self.residual))
         for depthwise, pointwise, of_cond, residual in zip(
             self.depthwise, self.pointwise, given, self.residual, strict=True
         ):
             h = residual(gate(pointwise(depthwise(h)).add_(of_cond))).add_(h)
-        return self.end(h)
+        return rows(self.end(h))

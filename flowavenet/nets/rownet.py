@@ -55,9 +55,8 @@ class RowNet(Net):
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
         # the conditioning is a picture (batch, channels, columns, rows), channels last, as it comes: columns are its height
-        x, cond = self.narrowed(x[:, :, :-1], cond.unflatten(2, (self.rows, -1))[:, :, 1:])
-        cond = cond.contiguous().permute(0, 3, 1, 2)
-        h, skips = self.front(x.unsqueeze(1)), None
+        cond = self.narrow(cond.unflatten(2, (self.rows, -1))[:, :, 1:]).contiguous().permute(0, 3, 1, 2)
+        h, skips = self.front(self.narrow(x[:, :, :-1]).unsqueeze(1)), None
         width = h.shape[1]
         for dilated, conditioning, onward in zip(self.dilated, self.conditioning, self.onward, strict=True):
             down, along = dilated.dilation
@@ -65,7 +64,7 @@ class RowNet(Net):
                 F.pad(h, (2 * down, 0)), dilated.weight.transpose(2, 3), dilated.bias, padding=(along, 0),
                 dilation=(along, down),
             )
-            both = onward(gate(both.add_(conditioning(cond)), dim=1))
+            both = onward(gate(both.add_(conditioning(cond))))
             skip = both[:, -width:]
             skips = skip if skips is None else skips + skip
             if both.shape[1] > width:
@@ -117,7 +116,7 @@ class RowSteps:
             del past[: -2 * down]                                      # what no later row reads
             window = torch.cat(read, dim=2)                            # 1 to 3 rows: nothing is above the first ones
             both = F.conv2d(window, taps[:, :, -len(read) :], bias, padding=(0, along), dilation=(1, along))
-            gated = gate(both.add_(F.conv2d(cond, conditioning)), dim=1)
+            gated = gate(both.add_(F.conv2d(cond, conditioning)))
             if len(residual):                                          # the last layer has none
                 h = F.conv2d(gated, residual, residual_bias).add_(h)
             total = total + F.linear(gated.squeeze(2).transpose(1, 2), skip)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from flowavenet.nets.base import Net
-from flowavenet.nets.conv import TimeConv, gate, total_receptive_field, zero_conv
+from flowavenet.nets.conv import TimeConv, gate, picture, rows, total_receptive_field, zero_conv
 from flowavenet.nets.steps import WaveNetSteps
 
 
@@ -61,14 +61,14 @@ class WaveNet(Net):
         self.scale = nn.Parameter(torch.zeros(1, out_channels, 1))
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = self.narrowed(x, cond)
+        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
         h, skips = self.front(x).relu_(), None
         for i, (dilated, conditioning, skip) in enumerate(zip(self.dilated, self.conditioning, self.skip, strict=True)):
             gated = gate(dilated(h).add_(conditioning(cond)))
             skips = skip(gated) if skips is None else skips.add_(skip(gated))
             if i < len(self.residual):
                 h = self.residual[i](gated).add_(h).mul_(math.sqrt(0.5))
-        return self.last(self.post(skips.relu_()).relu_()) * torch.exp(3 * self.scale[0, :, 0])
+        return rows(self.last(self.post(skips.relu_()).relu_())) * torch.exp(3 * self.scale[0, :, 0])
 
     def steps(self) -> WaveNetSteps:
         """Return the same net, evaluated one time step after the other; it must be causal."""

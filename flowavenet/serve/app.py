@@ -91,7 +91,7 @@ async def checkpoints(request: Request) -> list[dict[str, Any]]:
         settings = vocoder.settings
         return {
             "name": name, "sample_rate": settings.sample_rate, "n_mels": settings.n_mels, "hop_length": settings.hop_length,
-            "look_ahead_frames": vocoder.context()[1], "speakers": vocoder.speakers, **vocoder.synthesis,
+            "look_ahead_frames": vocoder.receptive_field()[1], "speakers": vocoder.speakers, **vocoder.synthesis,
         }
 
     return [facts(*item) for item in request.app.state.service.vocoders.items()]

@@ -201,7 +201,7 @@ class Remote:
                 yield held.popleft()
 
         chunks = self.vocoder.stream(at_hand(), chunk_frames, **how)
-        wanted = chunk_frames + self.vocoder.context(how.get("match"), how.get("denoise", 0) > 0)[1]
+        wanted = chunk_frames + self.vocoder.receptive_field(how.get("match"), how.get("denoise", 0) > 0)[1]
         arrived, made, due = 0, 0, 0.0
 
         def another() -> Tensor:

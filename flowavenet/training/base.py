@@ -15,6 +15,7 @@ from flowavenet.audio import MelSpectrogram, mel_settings
 from flowavenet.checkpoint import load_checkpoint
 from flowavenet.losses import PCM_STEP, dequantise
 from flowavenet.models import build
+from flowavenet.nets import load_weights
 from flowavenet.vocoder import find_checkpoint
 
 LAST_RATE = 0.03
@@ -86,7 +87,7 @@ class VocoderTraining(pl.LightningModule):
             raise ValueError(
                 f"{folder}: holds {model.config} for {mel}, the recipe says {self.model.config} for {self.mel_settings}"
             )
-        self.model.load_state_dict(model.state_dict())
+        load_weights(self.model, model.state_dict())                   # which may have weight norm or not
 
     def setup(self, stage: str) -> None:
         """Check that the model can tell the speakers of the corpus apart, before anything is trained."""

@@ -22,6 +22,7 @@ from flowavenet.losses import (
     style_loss,
 )
 from flowavenet.models import IAF, WaveNet
+from flowavenet.nets import load_weights
 from flowavenet.training.base import VocoderTraining
 from flowavenet.transforms import Gaussian, LogisticMixture
 
@@ -87,7 +88,7 @@ class DistillationTraining(VocoderTraining):
         model.requires_grad_(False)
         self._teacher = (model,)                                       # a tuple: it is nobody's weights to train or to save
         if share_upsampler:
-            self.model.upsampler.load_state_dict(model.upsampler.state_dict())
+            load_weights(self.model.upsampler, model.upsampler.state_dict())
             self.model.upsampler.requires_grad_(False)
 
     @property
@@ -100,8 +101,8 @@ class DistillationTraining(VocoderTraining):
         hparams, (wave, mel, speaker) = self.hparams, self.crops(batch)
         noise = torch.randn(wave.shape, generator=generator, device=wave.device)
         drawn = self.model.draw(noise, mel, speaker)
-        features, amounts = self._expect(drawn.wave, mel, speaker)
-        found = {"kl": self._divergence(drawn.mean, drawn.log_scale, amounts, generator)}
+        features, expected = self._expect(drawn.wave, mel, speaker)
+        found = {"kl": self._divergence(drawn.mean, drawn.log_scale, expected, generator)}
         if hparams.contrast:
             _, others = self._expect(drawn.wave, mismatched(mel), speaker)
             apart = self._divergence(drawn.mean, drawn.log_scale, others, generator)
@@ -132,26 +133,29 @@ class DistillationTraining(VocoderTraining):
         return self.generator(index, purpose=1)
 
     def _expect(self, wave: Tensor, mel: Tensor, speaker: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        """What the teacher expects of each sample, and on the way what each of its layers adds to the skips."""
+        """Return the features of the teacher, (batch, time, channels) that each of its layers adds to the skips, and the
+        parameters of the distribution that it expects of each sample."""
         features: list[Tensor] = []
-        layers = self.teacher.flow.inner.net.skip
-        hooks = [layer.register_forward_hook(lambda *seen: features.append(seen[2])) for layer in layers]
+        net = self.teacher.flow.inner.net
+        hooks = [layer.register_forward_hook(lambda *seen: features.append(seen[2])) for layer in net.skip]
+        net.tiled = False                                              # else each layer would be heard once for each tile
         try:
-            return features, self.teacher.amounts(wave, mel, speaker)
+            return features, self.teacher.predict(wave, mel, speaker)
         finally:
+            net.tiled = True
             for hook in hooks:
                 hook.remove()
 
-    def _divergence(self, mean: Tensor, log_scale: Tensor, amounts: Tensor, generator: torch.Generator) -> Tensor:
+    def _divergence(self, mean: Tensor, log_scale: Tensor, expected: Tensor, generator: torch.Generator) -> Tensor:
         head, hparams, gain = self.teacher.head, self.hparams, self.teacher.config.gain
-        mean, log_scale, parameters = gain * mean, log_scale + math.log(gain), head.parameters_of(amounts)
+        mean, log_scale = gain * mean, log_scale + math.log(gain)
         if not self.model.logistic:
-            shift, scale = (one.squeeze(1) for one in parameters)
+            shift, scale = head.shift_and_log_scale(expected)
             return gaussian_kl(mean, log_scale, shift, scale, hparams.least_log_scale, hparams.regularisation)
         if isinstance(head, Gaussian):
-            shift, scale = (one.squeeze(1) for one in parameters)
+            shift, scale = head.shift_and_log_scale(expected)
             log_prob = torch.distributions.Normal(shift, scale.exp(), validate_args=False).log_prob
         else:
-            logits, means, scales = parameters
+            logits, means, scales = head.mixture(expected)
             log_prob = partial(mixture_log_prob, logits=logits, means=means, log_scales=scales)
         return probability_density_distillation(mean, log_scale, log_prob, hparams.draws, generator)

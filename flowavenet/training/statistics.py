@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flowavenet.models import FlowVocoder
-from flowavenet.transforms import ActNorm, AffineCoupling, ConditionalScale, Folded, Kept, RowAutoregressive
+from flowavenet.transforms import ActNorm, AffineCoupling, ConditionalScale, FactorOut, Inverse, RowAutoregressive, Squeeze
 
 COUPLINGS = (AffineCoupling, ConditionalScale, RowAutoregressive)
 """What scales by amounts that depend on the signal or on the mel, itself or in an ``Inverse``."""
@@ -39,14 +39,14 @@ def flow_statistics(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tens
 def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> dict[str, float]:
     """The log-det that each block contributes, nats per sample, by name; they add up to the model's.
 
-    A block is a view that folds time. Blocks lie inside one another, so what a block contributes itself is its log-det
+    A block is a view that squeezes time. Blocks lie inside one another, so what a block contributes itself is its log-det
     less that of the blocks directly inside.
     """
-    blocks = {name: part for name, part in model.flow.named_modules(prefix="flow") if isinstance(part, Folded)}
+    blocks = {name: part for name, part in model.flow.named_modules(prefix="flow") if isinstance(part, Squeeze)}
     total: dict[str, float] = {}
 
     def keep(name: str, _part: nn.Module, _inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-        total[name] = float(output[1].mean()) / wave.shape[1]
+        total[name] = float(output[1].sum()) / wave.numel()
 
     _encode(model, [(part, partial(keep, name)) for name, part in blocks.items()], wave, mel, speaker)
     own = dict(total)
@@ -71,10 +71,15 @@ def coupling_log_scales(
     _encode(model, [(part, partial(keep, number)) for number, part in enumerate(couplings)], wave, mel, speaker)
     found = []
     for number in sorted(inputs):
-        _, nats = couplings[number].localised(*inputs[number])
-        scaled = nats.abs().amax(dim=(0, 2)) > 0                       # not the channels that are left as they are
-        found.append(nats[:, scaled if scaled.any() else ...].flatten())
+        found.append(_log_factors(couplings[number], *inputs[number]).flatten())
     return {f"coupling{number}": log_scales for number, log_scales in enumerate(found)}
+
+
+def _log_factors(coupling: nn.Module, x: Tensor, cond: Tensor | None = None) -> Tensor:
+    """Return the logarithms of the factors from ``x`` to the result of the coupling, itself or in an ``Inverse``."""
+    if isinstance(coupling, Inverse):
+        return -coupling.transform.log_factors(coupling(x, cond)[0], cond)
+    return coupling.log_factors(x, cond)
 
 
 def actnorm_log_scales(model: FlowVocoder) -> dict[str, Tensor]:
@@ -89,7 +94,7 @@ def noise_by_scale(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tenso
     A view hands its inner transform's result on, and puts what it kept back beside it. So a result that has been noted is
     replaced by NaN: what is not NaN further out has left there.
     """
-    views = [part.inner for part in model.flow.modules() if isinstance(part, Folded | Kept)]
+    views = [part.inner for part in model.flow.modules() if isinstance(part, Squeeze | FactorOut)]
     inner = list(dict.fromkeys(views)) or [model.flow]
     found: dict[int, Tensor] = {}
 

@@ -1,226 +1,164 @@
-"""The contract of every transform, and the two ways to combine them: one after the other, and backwards.
+"""The contract of every transform, and the ways to combine them: one after the other, backwards, and at another gain.
 
-A transform is an invertible map of a signal that keeps its shape and its time order. ``forward`` goes from audio
-to noise, ``inverse`` from noise to audio; both return the result and the logarithm of how much they stretch space.
+A transform is an invertible map of a signal that keeps its shape and its time order. ``forward`` goes from audio to noise,
+``inverse`` from noise to audio; both return the result and how much they stretch space, told along time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-Grads = dict[nn.Parameter, Tensor]
 Run = Callable[[Tensor, "Tensor | None"], "tuple[Tensor, Tensor]"]
 
 
-class Reach(NamedTuple):
-    """How many samples to the left and to the right of a sample its value can depend on; infinite where all do."""
+class ReceptiveField(NamedTuple):
+    """Count the samples to the left and to the right of a sample that its value depends on."""
 
-    left: int | float
-    right: int | float
+    left: int
+    right: int
 
-    def __add__(self, other: tuple[int, int]) -> Reach:  # type: ignore[override]
-        return Reach(self.left + other[0], self.right + other[1])
+    def __add__(self, other: tuple[int, int]) -> ReceptiveField:  # type: ignore[override]
+        return ReceptiveField(self.left + other[0], self.right + other[1])
 
-    def on_finer_grid(self, n: int) -> Reach:
-        """The same reach counted in samples when one step of this grid is a group of ``n`` samples."""
-        return Reach(self.left * n + n - 1, self.right * n + n - 1)
+    def on_finer_grid(self, n: int) -> ReceptiveField:
+        """Return the same field in samples, where one step of this grid is a group of ``n`` samples."""
+        return ReceptiveField(self.left * n + n - 1, self.right * n + n - 1)
+
+
+POINT = ReceptiveField(0, 0)
+
+
+class State:
+    """Hold what the recurrent transforms of a model remember of a stream, from one window of it to the next.
+
+    A stream is synthesised window by window; windows overlap by the receptive field. What is recurrent cannot compute the
+    overlap again, since that depends on all that came before. So it keeps its samples of the window that are final, and its
+    own memory right after them; in the next window it begins with those samples and goes on from that memory.
+
+    Attributes:
+        first: position of the window in the stream, in steps of the grid at hand.
+        final: number of the window's steps that are final; those after them lack context on the right.
+        memory: what each transform keeps, by transform.
+    """
+
+    def __init__(self, memory: dict[nn.Module, Any] | None = None, first: int = 0, final: int = 0):
+        self.memory: dict[nn.Module, Any] = {} if memory is None else memory
+        self.first = first
+        self.final = final
+
+    def on_coarser_grid(self, n: int) -> State:
+        """Return the same state for a transform whose steps are groups of ``n``; both share one memory."""
+        return State(self.memory, self.first // n, self.final // n)
 
 
 class Transform(nn.Module):
-    """An invertible map between a signal ``x`` and an equally shaped ``z``, given a conditioning signal.
+    """Map a signal ``x`` to an equally shaped ``z`` and back, given a conditioning signal. By itself, change nothing.
 
-    Shapes: ``x``, ``z`` (batch, channels, time); ``cond`` (batch, cond channels, time), on the time grid of ``x`` or
-    a coarser one, or None; ``log_det`` (batch,), in nats, of the direction just computed, float32 or wider.
+    Shapes: ``x``, ``z`` (batch, channels, time); ``cond`` (batch, time, cond channels), channels last, on the time grid of
+    ``x`` or a coarser one, or None; ``log_det`` (batch, time) on the time grid of ``x``, in nats, of the direction just
+    computed, float32 or wider. A map of single samples has its nats where they arise; one that mixes a group of samples
+    shares its nats evenly over the group. The log-determinant of the whole map is the sum over time.
+
+    Attributes:
+        receptive_field: of the inverse: context that a window of ``z`` needs for its inner samples to equal those of the
+            whole, given the :class:`State` of what came before if the transform is recurrent.
+        forward_receptive_field: the same of the forward direction, which has no state.
     """
 
+    def __init__(self, receptive_field: tuple[int, int] = POINT, forward_receptive_field: tuple[int, int] | None = None):
+        super().__init__()
+        self.receptive_field = ReceptiveField(*receptive_field)
+        self.forward_receptive_field = ReceptiveField(*(forward_receptive_field or receptive_field))
+
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Audio to noise: ``(z, log|det dz/dx|)``."""
-        return x, no_log_det(x)
+        """Map audio to noise: return ``(z, log|det dz/dx|)``."""
+        return x, zero_log_det(x)
 
-    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Noise to audio: ``(x, log|det dx/dz|)``."""
-        return z, no_log_det(z)
-
-    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """:meth:`forward`, with the log-det told element by element: ``(z, nats)``, both of the shape of ``x``.
-
-        The nats add up to the log-det. A map of one element counts where that element is, also within couplings; one that
-        mixes elements, such as a matrix over the channels, is divided evenly among them.
-        """
-        z, log_det = self(x, cond)
-        return z, (log_det / x[0].numel())[:, None, None].expand(x.shape)
-
-    def rewind(
-        self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """From the result of ``forward`` and the gradients of a loss there to its input and the gradients there.
-
-        For :mod:`~flowavenet.transforms.reversible`. Views and chains hand this on to what is inside.
-
-        Args:
-            z: what ``forward`` returned.
-            cond: what it was given.
-            grad_z, grad_log_det: gradients of the loss.
-            grads: gradients of the weights are added to it.
-
-        Returns:
-            ``x``, the gradient of the loss by ``x``, and that by ``cond``, None for none.
-        """
-        with torch.no_grad():
-            x, _ = self.inverse(z, cond)
-        grad_x, grad_cond = self._pull_back(self, x, cond, lambda *_: (grad_z, grad_log_det), grads)
-        return x, grad_x, grad_cond
-
-    def _pull_back(
-        self, run: Run, x: Tensor, cond: Tensor | None, grads_there: Callable[..., tuple[Tensor, Tensor]], grads: Grads
-    ) -> tuple[Tensor, Tensor | None]:
-        """Gradients by ``x`` and ``cond`` of a loss whose gradients by the two results of ``run(x, cond)`` are
-        ``grads_there(*results)``; those by the weights are added to ``grads``."""
-        weights = [weight for weight in self.parameters() if weight.requires_grad]
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            cond = None if cond is None else cond.detach().requires_grad_()
-            results = run(x, cond)
-        with torch.no_grad():
-            pairs = zip(results, grads_there(*results), strict=True)
-        results, there = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
-        wanted = [x, *([] if cond is None else [cond]), *weights]
-        found = iter(torch.autograd.grad(results, wanted, there, allow_unused=True))
-        grad_x, grad_cond = next(found), None if cond is None else next(found)
-        for weight, grad in zip(weights, found, strict=True):
-            if grad is not None:
-                grads[weight] = grads[weight] + grad if weight in grads else grad
-        return torch.zeros_like(x) if grad_x is None else grad_x, grad_cond
-
-    def reach(self) -> Reach:
-        """Samples of context that one sample of the inverse needs, either side, on this transform's time grid."""
-        return Reach(0, 0)
-
-    def forward_reach(self) -> Reach:
-        """The same, of the forward direction."""
-        return self.reach()
+    def inverse(self, z: Tensor, cond: Tensor | None = None, state: State | None = None) -> tuple[Tensor, Tensor]:
+        """Map noise to audio: return ``(x, log|det dx/dz|)``; bring ``state`` up to date if the map is recurrent."""
+        return z, zero_log_det(z)
 
 
 class Chain(Transform):
-    """Several transforms, one after the other.
+    """Apply several transforms, one after the other.
 
     z = t_n(... t_2(t_1(x)));  the log-dets add.
     """
 
     def __init__(self, *transforms: Transform):
-        super().__init__()
+        super().__init__(
+            sum((transform.receptive_field for transform in transforms), POINT),
+            sum((transform.forward_receptive_field for transform in transforms), POINT),
+        )
         self.transforms = nn.ModuleList(transforms)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = no_log_det(x)
+        total = zero_log_det(x)
         for transform in self.transforms:
             x, log_det = transform(x, cond)
             total = total + log_det
         return x, total
 
-    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = no_log_det(z)
+    def inverse(self, z: Tensor, cond: Tensor | None = None, state: State | None = None) -> tuple[Tensor, Tensor]:
+        total = zero_log_det(z)
         for transform in reversed(self.transforms):
-            z, log_det = transform.inverse(z, cond)
+            z, log_det = transform.inverse(z, cond, state)
             total = total + log_det
         return z, total
 
-    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = torch.zeros_like(wide(x))
-        for transform in self.transforms:
-            x, nats = transform.localised(x, cond)
-            total = total + nats
-        return x, total
-
-    def rewind(
-        self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        total = None
-        for transform in reversed(self.transforms):
-            z, grad_z, grad_cond = transform.rewind(z, cond, grad_z, grad_log_det, grads)
-            total = total if grad_cond is None else grad_cond if total is None else total + grad_cond
-        return z, grad_z, total
-
-    def reach(self) -> Reach:
-        return sum((transform.reach() for transform in self.transforms), Reach(0, 0))
-
-    def forward_reach(self) -> Reach:
-        return sum((transform.forward_reach() for transform in self.transforms), Reach(0, 0))
-
 
 class Inverse(Transform):
-    """The same transform, used in the other direction."""
+    """Use a transform in the other direction.
+
+    What it does forward must not be recurrent: this has no state to hand on.
+    """
 
     def __init__(self, transform: Transform):
-        super().__init__()
+        super().__init__(transform.forward_receptive_field, transform.receptive_field)
         self.transform = transform
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transform.inverse(x, cond)
 
-    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, cond: Tensor | None = None, state: State | None = None) -> tuple[Tensor, Tensor]:
         return self.transform(z, cond)
-
-    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z = self(x, cond)[0]
-        return z, -self.transform.localised(z, cond)[1]
-
-    def reach(self) -> Reach:
-        return self.transform.forward_reach()
-
-    def forward_reach(self) -> Reach:
-        return self.transform.reach()
 
 
 class Scaled(Transform):
-    """Run the inner transform on a signal so many times as loud: nets learn best from numbers around one, and speech is far
-    quieter.
+    """Run the inner transform on a louder signal: nets learn best from numbers around one, and speech is far quieter.
 
     z = inner(gain * x);  log_det = that of inner + log(gain) for each sample
     """
 
     def __init__(self, gain: float, inner: Transform):
-        super().__init__()
+        super().__init__(inner.receptive_field, inner.forward_receptive_field)
         self.gain = gain
         self.inner = inner
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, log_det = self.inner(self.gain * x, cond)
-        return z, log_det + math.log(self.gain) * x[0].numel()
+        return z, log_det + x.shape[1] * math.log(self.gain)
 
-    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x, log_det = self.inner.inverse(z, cond)
-        return x / self.gain, log_det - math.log(self.gain) * x[0].numel()
-
-    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, nats = self.inner.localised(self.gain * x, cond)
-        return z, nats + math.log(self.gain)
-
-    def reach(self) -> Reach:
-        return self.inner.reach()
-
-
-def weight_state(weight: Tensor) -> tuple:
-    """Changes when an optimizer, a copy or a move to another device changes the weight. What inference mode made has no
-    version, and is not trained."""
-    return None if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype
+    def inverse(self, z: Tensor, cond: Tensor | None = None, state: State | None = None) -> tuple[Tensor, Tensor]:
+        x, log_det = self.inner.inverse(z, cond, state)
+        return x / self.gain, log_det - x.shape[1] * math.log(self.gain)
 
 
 def exact(x: Tensor) -> torch.autocast:
-    """A context in which mixed precision is off: what multiplies the signal itself must not round it to 8 bits."""
+    """Return a context without mixed precision: what multiplies the signal itself must not round it to 8 bits."""
     return torch.autocast(x.device.type, enabled=False)
 
 
-def no_log_det(x: Tensor) -> Tensor:
-    """A log-det of zero for each item of the batch, in float32 or wider."""
-    return x.new_zeros(x.shape[0], dtype=wide(x).dtype)
+def zero_log_det(x: Tensor) -> Tensor:
+    """Return a log-det of zero for each time step: (batch, time), float32 or wider."""
+    return x.new_zeros(x.shape[0], x.shape[-1], dtype=wide(x).dtype)
 
 
 def wide(x: Tensor) -> Tensor:
-    """``x`` in float32 if it is half precision: sums over 10^5 samples need the digits."""
+    """Return ``x`` in float32 if it is half precision: sums over 10^5 samples need the digits."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

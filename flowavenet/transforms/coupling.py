@@ -1,135 +1,96 @@
-"""Coupling: change one half of the channels by amounts read off the other half, which stays as it is.
+"""Couplings and what stands between them: ActNorm, the invertible 1x1 convolution, and a scale read off the conditioning.
 
-Since the half that is read does not change, the same amounts can be computed again on the way back: the net that
-computes them need not be invertible.
+A coupling changes one half of the channels by a shift and a scale read off the other half, which stays as it is. Since the
+half that is read does not change, shift and scale can be computed again on the way back: their net need not be invertible.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from flowavenet.transforms.base import Grads, Reach, Transform, no_log_det, wide
-
-TILE = 2048
-"""Time steps, over the batch, whose gradients are computed at a time in constant memory."""
+from flowavenet.transforms.base import State, Transform, exact, wide, zero_log_det
 
 
 class AffineCoupling(Transform):
-    """Scale and shift one half of the channels by amounts read off the other half.
+    """Scale and shift one half of the channels by parameters read off the other half.
 
     z_a = x_a;  z_b = (x_b - shift(x_a, cond)) * exp(-log_scale(x_a, cond));  log_det = -sum(log_scale)
 
     Args:
-        net: maps (batch, channels / 2, time) and ``cond`` to shift and log-scale, stacked: (batch, channels, time).
-        limit: softly keep every log-scale within +-limit, as ``limit * tanh(log_scale / limit)``; None: no limit.
+        net: maps (batch, time, channels / 2) and ``cond`` to shift and log-scale, stacked: (batch, time, channels); its
+            ``receptive_field`` is (left, right) steps.
+        limit: softly keeps every log-scale within +-limit, as ``limit * tanh(log_scale / limit)``; None: no limit.
 
     Dinh et al., "Density estimation using Real NVP", 2017, arXiv:1605.08803.
     """
 
     def __init__(self, net: nn.Module, limit: float | None = None):
-        super().__init__()
+        super().__init__(net.receptive_field)
         self.net = net
         self.limit = limit
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, log_scale = self._standardise(x, cond)
-        return z, -log_scale.sum(dim=(1, 2))
-
-    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, log_scale = self._standardise(x, cond)
-        return z, torch.cat([torch.zeros_like(log_scale), -log_scale], dim=1)
-
-    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z_a, z_b = z.chunk(2, dim=1)
-        shift, log_scale = self._amounts(z_a, cond)
-        x_b = (z_b * torch.exp(log_scale) + shift).to(z.dtype)
-        return torch.cat([z_a, x_b], dim=1), log_scale.sum(dim=(1, 2))
-
-    def rewind(
-        self, z: Tensor, cond: Tensor | None, grad_z: Tensor, grad_log_det: Tensor, grads: Grads
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As ever, but with the net computed once, its amounts serving the inverse and the gradient, and tile by tile."""
-        time, half, (left, right) = z.shape[-1], z.shape[1] // 2, self.reach()
-        x, grad_x, grad_cond = z.clone(), grad_z.clone(), None if cond is None else torch.zeros_like(cond)
-        step = max(1, TILE // len(z))
-        for start in range(0, time, step):
-            # the tile with as much around it as its amounts depend on
-            begin, stop, end = max(0, start - left), min(time, start + step), min(time, start + step + right)
-            z_b, grad_z_b = z[:, half:, start:stop], grad_z[:, half:, start:stop]
-
-            def amounts(
-                x_a: Tensor, cond: Tensor | None, tile: slice = slice(start - begin, stop - begin)
-            ) -> tuple[Tensor, ...]:
-                return tuple(amount[..., tile] for amount in self._amounts(x_a, cond))
-
-            def back(
-                shift: Tensor, log_scale: Tensor, z_b: Tensor = z_b, grad_z_b: Tensor = grad_z_b,
-                tile: tuple = (slice(None), slice(half, None), slice(start, stop)),
-            ) -> tuple[Tensor, Tensor]:
-                x[tile] = z_b * torch.exp(log_scale) + shift
-                grad_x[tile] = grad_b = grad_z_b * torch.exp(-log_scale)
-                return -grad_b, -(grad_z_b * z_b) - grad_log_det[:, None, None]
-
-            given = None if cond is None else cond[..., begin:end]
-            through, through_cond = self._pull_back(amounts, z[:, :half, begin:end], given, back, grads)
-            grad_x[:, :half, begin:end] += through
-            if through_cond is not None:
-                grad_cond[..., begin:end] += through_cond
-        return x, grad_x, grad_cond
-
-    def _standardise(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The result, and the log-scales of the half that is changed."""
         x_a, x_b = x.chunk(2, dim=1)
-        shift, log_scale = self._amounts(x_a, cond)
+        shift, log_scale = self.shift_and_log_scale(x_a, cond)
         z_b = ((x_b - shift) * torch.exp(-log_scale)).to(x.dtype)
-        return torch.cat([x_a, z_b], dim=1), log_scale
+        return torch.cat([x_a, z_b], dim=1), -log_scale.sum(dim=1)
 
-    def _amounts(self, x_a: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
-        shift, log_scale = wide(self.net(x_a, cond)).chunk(2, dim=1)
+    def inverse(self, z: Tensor, cond: Tensor | None = None, state: State | None = None) -> tuple[Tensor, Tensor]:
+        z_a, z_b = z.chunk(2, dim=1)
+        shift, log_scale = self.shift_and_log_scale(z_a, cond)
+        x_b = (z_b * torch.exp(log_scale) + shift).to(z.dtype)
+        return torch.cat([z_a, x_b], dim=1), log_scale.sum(dim=1)
+
+    def log_factors(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Return the logarithm of dz/dx of every changed element: (batch, channels / 2, time)."""
+        return -self.shift_and_log_scale(x.chunk(2, dim=1)[0], cond)[1]
+
+    def shift_and_log_scale(self, x_a: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what the net reads off the unchanged half: (batch, channels / 2, time) each."""
+        shift, log_scale = self.net(x_a.transpose(1, 2), cond).transpose(1, 2).chunk(2, dim=1)
         if self.limit is not None:
             # limit * tanh(log_scale / limit), by the function that is faster on a CPU
             log_scale = 2 * self.limit * (torch.sigmoid(2 / self.limit * log_scale) - 0.5)
         return shift, log_scale
 
-    def reach(self) -> Reach:
-        return Reach(*self.net.reach())
-
 
 class AdditiveCoupling(Transform):
-    """Shift one half of the channels by amounts read off the other half.
+    """Shift one half of the channels by what is read off the other half.
 
     z_a = x_a;  z_b = x_b - shift(x_a, cond);  log_det = 0
 
     Args:
-        net: maps (batch, channels / 2, time) and ``cond`` to the shift, (batch, channels / 2, time).
+        net: maps (batch, time, channels / 2) and ``cond`` to the shift, (batch, time, channels / 2).
 
     Dinh, Krueger, Bengio, "NICE: non-linear independent components estimation", 2014, arXiv:1410.8516.
     """
 
     def __init__(self, net: nn.Module):
-        super().__init__()
+        super().__init__(net.receptive_field)
         self.net = net
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_a, x_b = x.chunk(2, dim=1)
-        return torch.cat([x_a, x_b - self.net(x_a, cond).to(x.dtype)], dim=1), no_log_det(x)
+        return torch.cat([x_a, x_b - self._shift(x_a, cond)], dim=1), zero_log_det(x)
 
-    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, cond: Tensor | None = None, state: State | None = None) -> tuple[Tensor, Tensor]:
         z_a, z_b = z.chunk(2, dim=1)
-        return torch.cat([z_a, z_b + self.net(z_a, cond).to(z.dtype)], dim=1), no_log_det(z)
+        return torch.cat([z_a, z_b + self._shift(z_a, cond)], dim=1), zero_log_det(z)
 
-    def reach(self) -> Reach:
-        return Reach(*self.net.reach())
+    def _shift(self, x_a: Tensor, cond: Tensor | None) -> Tensor:
+        return self.net(x_a.transpose(1, 2), cond).transpose(1, 2).to(x_a.dtype)
 
 
 class ConditionalScale(Transform):
-    """Divide every channel by an amount read off the conditioning alone.
+    """Divide every channel by a scale read off the conditioning alone.
 
     z = x * exp(-log_scale(cond));  log_det = -sum(log_scale)
 
     Args:
-        net: maps ``cond``, on the time grid of ``x`` or up to a step longer, to log-scales (batch, channels, time).
+        net: maps ``cond``, on the time grid of ``x`` or a few steps longer, to log-scales (batch, time, channels).
     """
 
     def __init__(self, net: nn.Module):
@@ -137,16 +98,129 @@ class ConditionalScale(Transform):
         self.net = net
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, nats = self.localised(x, cond)
-        return z, nats.sum(dim=(1, 2))
+        log_factors = self.log_factors(x, cond)
+        return (x * torch.exp(log_factors)).to(x.dtype), log_factors.sum(dim=1)
 
-    def localised(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale = self._log_scale(x, cond)
-        return (x * torch.exp(-log_scale)).to(x.dtype), -log_scale
+    def inverse(self, z: Tensor, cond: Tensor | None = None, state: State | None = None) -> tuple[Tensor, Tensor]:
+        log_factors = self.log_factors(z, cond)
+        return (z * torch.exp(-log_factors)).to(z.dtype), -log_factors.sum(dim=1)
 
-    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_scale = self._log_scale(z, cond)
-        return (z * torch.exp(log_scale)).to(z.dtype), log_scale.sum(dim=(1, 2))
+    def log_factors(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Return the logarithm of dz/dx of every element: (batch, channels, time)."""
+        return -wide(self.net(cond)).transpose(1, 2)[..., : x.shape[-1]]
 
-    def _log_scale(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        return wide(self.net(cond))[..., : x.shape[-1]]
+
+class ActNorm(Transform):
+    """Shift and scale each channel by two learned numbers, set from the first batch.
+
+    z = scale * (x + shift);  log_det = sum(log|scale|) at each time step
+
+    The first batch seen in training mode sets them so that ``z`` has mean 0 and standard deviation 1 in each channel,
+    over the batches of all processes together. That this has happened is a buffer, ``initialised``: it is saved with
+    the weights, so neither loading nor resuming sets them again.
+
+    Args:
+        channels: number of channels.
+
+    Kingma, Dhariwal, "Glow: generative flow with invertible 1x1 convolutions", 2018, arXiv:1807.03039.
+    """
+
+    initialised: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1, channels, 1))
+        self.scale = nn.Parameter(torch.ones(1, channels, 1))
+        self.register_buffer("initialised", torch.tensor(False))
+        # Reading a buffer on a GPU stops the host, so it is read once; not state: it only says "already looked".
+        self._looked = False
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self.training and not self._looked:
+            self._looked = True
+            if not self.initialised:
+                self.initialise(x)
+        return self.scale * (x + self.shift), self._log_det(x)
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None, state: State | None = None) -> tuple[Tensor, Tensor]:
+        return z / self.scale - self.shift, -self._log_det(z)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return wide(self.scale).abs().log().sum().expand(x.shape[0], x.shape[-1])
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Set shift and scale from ``x`` (batch, channels, time), the share of this process of the first batch."""
+        # float64 sums, so that any split of the batch over processes gives the same numbers
+        y = x.double()
+        count = torch.full_like(y[0, :, 0], y.shape[0] * y.shape[2])
+        sums = torch.stack([count, y.sum(dim=(0, 2)), y.square().sum(dim=(0, 2))])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        count, total, squares = sums
+        mean = total / count
+        std = ((squares - count * mean.square()) / (count - 1).clamp(min=1)).clamp(min=0).sqrt()
+        self.shift.copy_(-mean[None, :, None])
+        self.scale.copy_(1 / (std + 1e-6)[None, :, None])
+        self.initialised.fill_(True)
+
+
+class InvertibleConv1x1(Transform):
+    """Multiply the channels of every time step by one learned matrix, which starts as a random rotation.
+
+    z = W x;  log_det = log|det W| at each time step
+
+    ``slogdet`` gives the logarithm of the absolute determinant, so a matrix whose determinant turns negative in
+    training does no harm.
+
+    Args:
+        channels: number of channels.
+        generator: draws the initial rotation.
+
+    Kingma, Dhariwal, "Glow: generative flow with invertible 1x1 convolutions", 2018, arXiv:1807.03039.
+    """
+
+    def __init__(self, channels: int, generator: torch.Generator | None = None):
+        super().__init__()
+        rotation, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
+        self.weight = nn.Parameter(rotation)
+        self._inverted: tuple[Any, Tensor, Tensor] | None = None       # of which weight, its inverse, log|det|
+        self._frozen = False
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_det = torch.linalg.slogdet(wide(self.weight)).logabsdet
+        with exact(x):
+            return self.weight @ x, log_det.expand(x.shape[0], x.shape[-1])
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None, state: State | None = None) -> tuple[Tensor, Tensor]:
+        weight, log_det = self.inverted()
+        with exact(z):
+            return weight.to(z.dtype) @ z, (-log_det).expand(z.shape[0], z.shape[-1])
+
+    def inverted(self) -> tuple[Tensor, Tensor]:
+        """Return the inverse matrix and log|det W|; keep them while nobody trains and the weight stays the same."""
+        if self._frozen:
+            return self._inverted[1:]
+        fixed = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        same = self._version() if fixed else None
+        if fixed and self._inverted is not None and self._inverted[0] == same:
+            return self._inverted[1:]
+        # in float64, so that the round trip in float32 is as exact as the products
+        inverse = torch.linalg.inv(self.weight.double()).to(wide(self.weight).dtype)
+        log_det = torch.linalg.slogdet(wide(self.weight)).logabsdet
+        self._inverted = (same, inverse, log_det) if fixed else None
+        return inverse, log_det
+
+    def _version(self) -> tuple:
+        """Return what changes when an optimizer, a copy or a move changes the weight; in inference mode nobody trains."""
+        return None if self.weight.is_inference() else self.weight._version, self.weight.data_ptr(), self.weight.dtype
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Invert the matrix now and for good, in a copy that is never trained again: a graph has no inverse."""
+        self._inverted, self._frozen = (None, *self.inverted()), True
+
+    def train(self, mode: bool = True) -> InvertibleConv1x1:
+        if not self._frozen:
+            self._inverted = None                                      # averaging writes to weights behind their version
+        return super().train(mode)

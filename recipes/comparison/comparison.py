@@ -77,7 +77,7 @@ def copies(vocoder: Vocoder, waves: list[torch.Tensor]) -> dict[str, dict[str, f
     recorded = torch.cat([wave[:, :length] for wave in waves])         # one batch: a WaveNet takes as long for one
     mel = vocoder.mel(recorded)
     sample = vocoder(mel, TEMPERATURE, SEED, match=0)
-    made = {"sample": sample, "matched": vocoder.matching(sample, mel, MATCH)}
+    made = {"sample": sample, "matched": vocoder.synthesiser.matching(sample, mel, MATCH)}
     scores = {
         kind: [score(*pair, vocoder.sample_rate) for pair in zip(recorded, waves_made, strict=True)]
         for kind, waves_made in made.items()
@@ -116,9 +116,9 @@ def samples_per_second(vocoder: Vocoder) -> float:
 def naive_samples_per_second(model: WaveNet, steps: int = 10) -> float:
     """Of autoregressive sampling that computes the whole receptive field again for every sample."""
     net = model.flow.inner.net
-    field = net.reach()[0] + 1
-    x = torch.randn(1, net.front.conv.in_channels, field)
-    cond = torch.randn(1, net.conditioning[0].in_channels, field)
+    field = net.receptive_field[0] + 1
+    x = torch.randn(1, field, net.front.conv.in_channels)
+    cond = torch.randn(1, field, net.conditioning[0].in_channels)
     taken = []
     for _ in range(steps + 1):
         start = time.perf_counter()

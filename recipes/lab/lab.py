@@ -46,7 +46,8 @@ def judge(vocoder: Vocoder, clips: list[Path], seconds: float = 6.0) -> dict[str
     """Mean scores of copy synthesis, of the sample itself and after 8 rounds of matching; cost and speed."""
     scores: dict[int, list[dict[str, float]]] = {0: [], 8: []}
     for clip in clips:
-        wave = vocoder.normalise(load_audio(clip, vocoder.sample_rate))[:, : round(seconds * vocoder.sample_rate)]
+        wave = vocoder.spectrogram.normalise(load_audio(clip, vocoder.sample_rate))
+        wave = wave[:, : round(seconds * vocoder.sample_rate)]
         mel = vocoder.mel(wave)
         for match in scores:
             scores[match].append(score(wave[0], vocoder(mel, TEMPERATURE, SEED, match)[0], vocoder.sample_rate))

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     options = parser.parse_args()
     vocoder = Vocoder.from_pretrained(options.checkpoint)
-    wave = vocoder.normalise(load_audio(options.recording, vocoder.sample_rate))
+    wave = vocoder.spectrogram.normalise(load_audio(options.recording, vocoder.sample_rate))
     swapped = swap(vocoder, wave, options.source, options.target, options.bands)
     save_audio(options.out, swapped, vocoder.sample_rate)
     change = 10 * torch.log10((swapped - wave).square().mean() / wave.square().mean())

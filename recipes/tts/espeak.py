@@ -85,7 +85,7 @@ def main() -> None:
         waves = Timed(espeak(text, vocoder.sample_rate, options.voice, options.speed, options.pitch))
         heard = kept(waves, originals) if options.original else waves
         if vocoder.settings.peak is not None:                          # a level that only the whole can tell
-            heard = (vocoder.normalise(whole) for whole in [torch.cat(list(heard), dim=1)])
+            heard = (vocoder.spectrogram.normalise(whole) for whole in [torch.cat(list(heard), dim=1)])
         return mel_in_pieces(heard, vocoder.spectrogram, FRAMES), waves
 
     speak(options, adapter, front_end)

@@ -1,4 +1,4 @@
-"""The view that takes a signal to frequencies: a lapped transform, the MDCT, as an orthonormal change of basis."""
+"""The view that takes a signal to frequencies: the MDCT, a lapped transform, as an orthonormal change of basis."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from flowavenet.transforms.base import Reach, Transform, exact
-from flowavenet.transforms.views import Folded
+from flowavenet.transforms.base import Transform, exact
+from flowavenet.transforms.views import Squeeze
 
 
-class Lapped(Folded):
-    """Run the inner transform on the coefficients of an orthonormal lapped transform (MDCT): ``n`` bands, hop ``n``.
+class MDCT(Squeeze):
+    """Run the inner transform on the coefficients of an orthonormal MDCT with ``n`` bands and hop ``n``.
 
-    A fold by ``n`` that also turns each group of samples into frequencies: channel ``k`` is the band around
+    This is a squeeze by ``n`` that also turns each group of samples into frequencies: channel ``k`` is the band around
     ``(k + 1/2) / n`` of half the sample rate, and neighbouring groups overlap by half, so that the bands join without
     clicks. The change of basis is orthonormal: its log-det is zero and white noise stays white noise.
 
@@ -27,7 +27,7 @@ class Lapped(Folded):
 
     Args:
         n: bands, even; also the hop in samples.
-        inner: a transform of ``(batch, channels * n, time / n)``, channel-major as in :class:`Folded`.
+        inner: a transform of ``(batch, channels * n, time / n)``, channel-major as in :class:`Squeeze`.
         window: ``sine``, or ``kbd`` (Kaiser-Bessel derived, alpha 4): less leakage far off, more nearby.
 
     Princen, Johnson, Bradley, "Subband/transform coding using filter bank designs based on time domain aliasing
@@ -36,8 +36,9 @@ class Lapped(Folded):
 
     def __init__(self, n: int, inner: Transform, window: str = "sine"):
         if n < 2 or n % 2:
-            raise ValueError(f"a lapped transform needs an even number of bands, got {n}")
-        super().__init__(n, inner)
+            raise ValueError(f"an MDCT needs an even number of bands, got {n}")
+        # a sample hears its own group and one neighbour, on the way in and on the way out
+        super().__init__(n, inner, overlap=2)
         position = torch.arange(n, dtype=torch.float64) + 0.5
         dct = math.sqrt(2 / n) * torch.cos(math.pi / n * position[:, None] * position[None, :])
         # the window's value j + 1/2 samples after a boundary is cos(angle[j]), before it sin(angle[j])
@@ -64,12 +65,8 @@ class Lapped(Folded):
         left, right = self._rotate(left, right, cos, -sin)
         return torch.cat([left, right.flip(-1)], dim=-1).reshape(batch, channels, steps * self.n)
 
-    def place(self, nats: Tensor) -> Tensor:
-        # a coefficient is no sample: it counts for all of its group
-        return nats.unflatten(1, (-1, self.n)).mean(dim=2).repeat_interleave(self.n, dim=-1)
-
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The first half of each group, and the second half mirrored, so that both count away from a boundary."""
+        """Split each group into its first half and its second half, mirrored, so that both count away from a boundary."""
         groups = x.reshape(*x.shape[:2], -1, self.n)
         return groups[..., : self.n // 2], groups[..., self.n // 2 :].flip(-1)
 
@@ -86,13 +83,9 @@ class Lapped(Folded):
     def _as(self, x: Tensor) -> list[Tensor]:
         return [constant.to(x) for constant in self._constants]
 
-    def reach(self) -> Reach:
-        # a sample hears its own group and one neighbour, on the way in and on the way out
-        return (self.inner.reach() + (2, 2)).on_finer_grid(self.n)
-
 
 def _rising(window: str, n: int) -> Tensor:
-    """The rising half (n,) of a window of 2n samples whose squares, n samples apart, add to one."""
+    """Return the rising half (n,) of a window of 2n samples whose squares, n samples apart, add to one."""
     if window == "sine":
         return torch.sin(math.pi / (2 * n) * (torch.arange(n, dtype=torch.float64) + 0.5))
     if window == "kbd":
