@@ -47,19 +47,28 @@ class TimeConv(nn.Conv1d):
             raise ValueError(f"kernel_size is {kernel_size}; a centred convolution needs an odd one, or causal: true")
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation, groups=groups)
         self.weight = nn.Parameter(channels_last(self.weight.detach()))
-        self.causal = causal
         span = (kernel_size - 1) * dilation
         self.receptive_field = (span, 0) if causal else (span // 2, span // 2)
+        self.pointwise = kernel_size == groups == 1
+        self.causal = causal
+        self._padding, self._dilation = (0, self.receptive_field[1]), (1, dilation)    # of the picture
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 3:
             return rows(self(picture(x)))
-        return convolve(x, self.weight, self.bias, self.receptive_field, self.dilation[0], self.groups)
+        return self._convolve(x, self.weight, self.bias)
 
     def parts(self, x: Tensor, count: int) -> Iterator[Tensor]:
         """Give the result for a picture in ``count`` equal parts of its channels, each computed when it is asked for."""
         for weight, bias in zip(self.weight.chunk(count), self.bias.chunk(count), strict=True):
-            yield convolve(x, weight, bias, self.receptive_field, self.dilation[0], self.groups)
+            yield self._convolve(x, weight, bias)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if self.pointwise and _as_product(x, weight):
+            return picture(F.linear(rows(x), weight.squeeze(2), bias))
+        if self.causal:
+            x = F.pad(x, self.receptive_field)
+        return torch.conv2d(x, weight.unsqueeze(2), bias, 1, self._padding, self._dilation, self.groups)
 
 
 def picture(x: Tensor) -> Tensor:
@@ -72,27 +81,14 @@ def rows(x: Tensor) -> Tensor:
     return x.squeeze(2).transpose(1, 2)
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, sides: tuple[int, int] = (0, 0), dilation: int = 1, groups: int = 1
-) -> Tensor:
-    """Compute a :class:`TimeConv` of a picture, with ``sides`` steps of zeros before and after the signal."""
-    if weight.shape[2] == groups == 1 and _as_product(x, weight):
-        return picture(F.linear(rows(x), weight[:, :, 0], bias))
-    left, right = sides
-    if left != right:
-        x, right = F.pad(x, (left, right)), 0
-    return F.conv2d(x, weight.unsqueeze(2), bias, padding=(0, right), dilation=(1, dilation), groups=groups)
-
-
 def _as_product(x: Tensor, weight: Tensor) -> bool:
     """Say whether a matrix product is the faster way to a pointwise convolution."""
-    cpu = x.device.type == "cpu"
-    if cpu and (weight.dtype.itemsize == 2 or torch.is_autocast_enabled("cpu")):
-        return x.shape[3] < FEW
-    if torch.is_grad_enabled():                                        # a product is a view, see above
-        return False
-    # on a CPU oneDNN is faster, unless torch does not use it or the weight is far larger than a cache
-    return not cpu or torch.get_num_threads() == 1 or weight.shape[1] >= MANY
+    if x.is_cpu:
+        if x.dtype.itemsize == 2:
+            return x.shape[3] < FEW
+        if weight.shape[1] < MANY:                                     # in float32 oneDNN is faster, up to there
+            return False
+    return not torch.is_grad_enabled()                                 # a product is a view, see above
 
 
 def zero_conv(in_channels: int, out_channels: int) -> TimeConv:

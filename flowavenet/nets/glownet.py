@@ -45,7 +45,7 @@ class GlowNet(Net):
         self.end = zero_conv(width, out_channels)
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
+        x, cond = (picture(a.to(self.end.bias.dtype)) for a in (x, cond))
         h, skips = self.start(x), None
         width, given = h.shape[1], self.conditioning.parts(cond, len(self.dilated))
         for dilated, of_cond, onward in zip(self.dilated, given, self.onward, strict=True):
@@ -84,7 +84,7 @@ class SeparableNet(Net):
         self.end = zero_conv(width, out_channels)
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
+        x, cond = (picture(a.to(self.end.bias.dtype)) for a in (x, cond))
         h, given = self.start(x), self.conditioning.parts(cond, len(self.residual))
         for depthwise, pointwise, of_cond, residual in zip(
             self.depthwise, self.pointwise, given, self.residual, strict=True
