@@ -118,7 +118,7 @@ def test_constant_memory_keeps_no_activations():
     sizes = []
 
     def kept(tensor):
-        sizes.append(tensor.numel() if tensor.shape[:2] == (2, 500) else 0)
+        sizes.append(tensor.numel() if 500 in tensor.shape else 0)
         return tensor
 
     for net.checkpointed in (False, True):

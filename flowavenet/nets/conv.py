@@ -8,7 +8,7 @@ Inside, nets work on pictures: a convolution's result is then no view, and to ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -56,14 +56,10 @@ class TimeConv(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 3:
             return rows(self(picture(x)))
-        return self._convolve(x, self.weight, self.bias)
+        return self.convolve(x, self.weight, self.bias)
 
-    def parts(self, x: Tensor, count: int) -> Iterator[Tensor]:
-        """Give the result for a picture in ``count`` equal parts of its channels, each computed when it is asked for."""
-        for weight, bias in zip(self.weight.chunk(count), self.bias.chunk(count), strict=True):
-            yield self._convolve(x, weight, bias)
-
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return what the convolution of a picture would be with another weight and bias."""
         if self.pointwise and _as_product(x, weight):
             return picture(F.linear(rows(x), weight.squeeze(2), bias))
         if self.causal:
@@ -86,7 +82,7 @@ def _as_product(x: Tensor, weight: Tensor) -> bool:
     if x.is_cpu:
         if x.dtype.itemsize == 2:
             return x.shape[3] < FEW
-        if weight.shape[1] < MANY:                                     # in float32 oneDNN is faster, up to there
+        if weight.shape[1] < MANY and torch.get_num_threads() > 1:     # in float32 oneDNN is faster, where torch uses it
             return False
     return not torch.is_grad_enabled()                                 # a product is a view, see above
 
