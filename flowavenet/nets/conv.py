@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowavenet.nets import winograd
+
 FEW = 1000
 """Rows below which a pointwise convolution in half precision runs faster as a matrix product, on CPUs with bfloat16."""
 MANY = 8192
@@ -62,6 +64,8 @@ class TimeConv(nn.Conv1d):
         """Return what the convolution of a picture would be with another weight and bias."""
         if self.pointwise and _as_product(x, weight):
             return picture(F.linear(rows(x), weight.squeeze(2), bias))
+        if winograd.pays(x, weight):
+            return picture(winograd.convolve(rows(x), weight, bias, self.receptive_field[0], self._dilation[1]))
         if self.causal:
             x = F.pad(x, self.receptive_field)
         return torch.conv2d(x, weight.unsqueeze(2), bias, 1, self._padding, self._dilation, self.groups)
