@@ -86,7 +86,8 @@ def _as_product(x: Tensor, weight: Tensor) -> bool:
     if x.is_cpu:
         if x.dtype.itemsize == 2:
             return x.shape[3] < FEW
-        if weight.shape[1] < MANY and torch.get_num_threads() > 1:     # in float32 oneDNN is faster, where torch uses it
+        several = torch.compiler.is_compiling() or torch.get_num_threads() > 1
+        if weight.shape[1] < MANY and several:                         # in float32 oneDNN is faster, where torch uses it
             return False
     return not torch.is_grad_enabled()                                 # a product is a view, see above
 
