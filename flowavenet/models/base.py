@@ -202,7 +202,8 @@ class FlowVocoder(nn.Module, ABC):
         if speaker is None:
             raise refusal("is missing")
         vectors = speaker.is_floating_point()
-        if speaker.ndim < 1 or speaker.shape[1:] != ((width,) if vectors else ()) or speaker.shape[0] not in (batch, 1):
+        fits = speaker.ndim > 0 and speaker.shape[1:] == ((width,) if vectors else ())
+        if not fits or (speaker.shape[0] != batch and speaker.shape[0] != 1):          # a compiler may not know the batch
             raise refusal(f"has shape {tuple(speaker.shape)}, {speaker.dtype}")
         if vectors:
             return speaker
