@@ -1,7 +1,7 @@
-"""Distances between a recording and a vocoded copy of it: the columns of the table, and how one pair is scored.
+"""Compare a vocoded copy with its recording: the columns of the table, and how one pair is scored.
 
-No single one tells the truth. PESQ, STOI and the mel distances forgive what Griffin-Lim does to phases; the full-band
-log-magnitude, which is why it comes first, does not. Read them together.
+No single metric tells the truth. PESQ, STOI and the mel distances forgive what Griffin-Lim does to phases; the full-band
+log-magnitude does not, but all four forgive hoarseness. HNR, one-period correlation and DNSMOS hear it. Read them together.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from flowavenet.evaluation.alignment import level_gain
 from flowavenet.evaluation.artefacts import tonal_lines, tremble
+from flowavenet.evaluation.hoarseness import hoarseness
+from flowavenet.evaluation.opinion import opinions
 from flowavenet.evaluation.perceptual import pesq_wb, stoi
 from flowavenet.evaluation.pitch import voice
 from flowavenet.evaluation.spectral import mel_distances, mr_stft
@@ -39,8 +41,16 @@ METRICS: dict[str, Metric] = {
     "stoi": Metric("STOI", "high", 3, "pystoi"),
     "log_mel_l1": Metric("log-mel L1", "low"),
     "mcd_db": Metric("MCD, dB", "low", 2),
+    "hnr_db": Metric("HNR, dB", "high", 1, "parselmouth"),
+    "period_correlation_low": Metric("p1, 80-1000 Hz", "high", 3, "parselmouth"),
+    "period_correlation_mid": Metric("p2, 1000-3000 Hz", "high", 3, "parselmouth"),
+    "period_correlation_high": Metric("p3, 3000-6000 Hz", "high", 3, "parselmouth"),
+    "dnsmos": Metric("DNSMOS", "high", 2, "speechmos"),
+    "dnsmos_p808": Metric("DNSMOS P.808", "high", 2, "speechmos"),
+    "plcmos": Metric("PLCMOS", "high", 2, "speechmos"),
     "f0_rmse_cents": Metric("F0 RMSE, cents", "low", 1, "parselmouth"),
     "voicing_error": Metric("voicing error", "low", 3, "parselmouth"),
+    "voicing_f1": Metric("voicing F1", "high", 3, "parselmouth"),
     "periodicity_rmse": Metric("periodicity RMSE", "low", 3, "parselmouth"),
     "tonal_lines_db": Metric("tonal lines, dB", "0", 2),
     "tremble_db": Metric("tremble, dB", "0", 2),
@@ -51,7 +61,9 @@ MEASURES: dict[tuple[str, ...], Callable[[Tensor, Tensor, int], float | tuple[fl
     ("pesq_wb",): pesq_wb,
     ("stoi",): stoi,
     ("log_mel_l1", "mcd_db"): mel_distances,
-    ("f0_rmse_cents", "voicing_error", "periodicity_rmse"): voice,
+    ("hnr_db", "period_correlation_low", "period_correlation_mid", "period_correlation_high"): hoarseness,
+    ("dnsmos", "dnsmos_p808", "plcmos"): opinions,
+    ("f0_rmse_cents", "voicing_error", "voicing_f1", "periodicity_rmse"): voice,
     ("tonal_lines_db",): tonal_lines,
     ("tremble_db",): tremble,
 }
