@@ -7,7 +7,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from flowavenet.evaluation.pitch import FLOOR_HZ, STEP_SECONDS, Pitch, pitch
+from flowavenet.evaluation.pitch import FLOOR_HZ, Pitch, pitch
 
 BANDS_HZ = ((80.0, 1000.0), (1000.0, 3000.0), (3000.0, 6000.0))
 """Where correlation is measured: the first harmonics, the formants, and what makes a voice clear or breathy."""
@@ -18,6 +18,8 @@ TOLERANCE = 0.03
 """By how much the period of a copy may differ from the recording's."""
 FINE_RATE = 40000
 """Hz; signals of lower rates are interpolated, as a whole number of samples is too coarse a period for 6 kHz."""
+HNR_STEP_SECONDS = 0.01
+"""Praat's own; each voiced frame has the value nearest to it."""
 HNR_FLOOR_DB = -20.0
 """Given to frames where nothing repeats at all, of which Praat says -200."""
 
@@ -51,7 +53,8 @@ def harmonics_to_noise(wave: Tensor, sample_rate: int, track: Pitch) -> float:
 
     HNR = 10 log10(r / (1 - r)), r: greatest normalised cross-correlation of the wave with itself one period later, for
     periods of up to 1/75 s (Praat's "To Harmonicity (cc)": 75 Hz, one period per window, no silence threshold). A frame
-    counts as -20 dB at least. NaN if no frame is voiced.
+    counts as -20 dB at least. Harmonics that are s dB above white noise have s to s + 1 dB; noise alone has -6 dB, as the
+    greatest of many chance values counts. NaN if no frame is voiced.
 
     Args:
         wave: (samples,), at ``sample_rate`` Hz.
@@ -65,8 +68,8 @@ def harmonics_to_noise(wave: Tensor, sample_rate: int, track: Pitch) -> float:
     seconds = track.seconds[track.frequency > 0]
     if not len(seconds):
         return math.nan
-    harmonicity = Sound(wave.double().numpy(), sample_rate).to_harmonicity_cc(STEP_SECONDS, FLOOR_HZ, 0.0, 1.0)
-    frames = np.rint((seconds - harmonicity.x1) / STEP_SECONDS).astype(int).clip(0, harmonicity.nx - 1)
+    harmonicity = Sound(wave.double().numpy(), sample_rate).to_harmonicity_cc(HNR_STEP_SECONDS, FLOOR_HZ, 0.0, 1.0)
+    frames = np.rint((seconds - harmonicity.x1) / HNR_STEP_SECONDS).astype(int).clip(0, harmonicity.nx - 1)
     return float(harmonicity.values[0][frames].clip(HNR_FLOOR_DB).mean())
 
 
@@ -74,8 +77,8 @@ def one_period_correlation(wave: Tensor, sample_rate: int, track: Pitch) -> tupl
     """Return, for each band, the median over voiced frames of how much a wave resembles itself one pitch period later.
 
     p = max over T of <x(t), x(t + T)> / (|x(t)| |x(t + T)|), x: 20 ms of the band-passed wave, T: within 3 % of the period
-    of the recording. 1: it repeats exactly; a harmonic part with a share s of the power of the band, and noise, have
-    about s. The largest of several chance values counts, so white noise has about 0.1, 0.1, 0.2, and not 0.
+    of the recording. 1: it repeats exactly. Where harmonics have a share s of the power of the band, and noise the rest,
+    p is about s. The greatest of several chance values counts, so white noise has about 0.1, and not 0.
 
     The bands are 80-1000, 1000-3000 and 3000-6000 Hz, by a zero-phase filter with the power response of a Butterworth
     band-pass of order 4. A silent frame has 0. NaN if no frame is voiced, or half the sample rate is below the band.
@@ -113,8 +116,17 @@ def _correlations(wave: np.ndarray, rate: int, seconds: np.ndarray, periods: np.
         later = start + np.arange(first, last + 1)
         products = np.correlate(wave[later[0] : later[-1] + length], wave[start : start + length])
         energies = (energy[later + length] - energy[later]) * (energy[start + length] - energy[start])
-        found[i] = (products / np.sqrt(energies.clip(max(silence, 1e-30) ** 2))).max()
+        found[i] = _peak(products / np.sqrt(energies.clip(max(silence, 1e-30) ** 2)))
     return found
+
+
+def _peak(values: np.ndarray) -> float:
+    """Return the greatest value, between samples too: the top of the parabola through three of them; 1 at most."""
+    i = int(values.argmax())
+    if not 0 < i < len(values) - 1:
+        return float(values[i])
+    slope, bend = (values[i + 1] - values[i - 1]) / 2, values[i - 1] - 2 * values[i] + values[i + 1]
+    return float(min(values[i] - slope**2 / (2 * bend), 1.0)) if bend < 0 else float(values[i])
 
 
 def _band_gain(frequency: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Guess what listeners would say of a sound, without its recording: networks of Microsoft's that learned from opinions.
 
-The models are those of the package ``speechmos``; what they read is computed here, so that neither librosa nor threads
-of its own are needed. The results are those of ``speechmos.dnsmos.run`` and ``speechmos.plcmos.run``.
+The networks are those of the package ``speechmos``. What they read is computed here, so that librosa is not needed, no
+more threads than torch's are used, and a score is the same every time. DNSMOS is that of ``speechmos.dnsmos.run``; PLCMOS is
+that of ``speechmos.plcmos.run`` with fixed raters.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def opinions(reference: Tensor, wave: Tensor, sample_rate: int) -> tuple[float, 
     if len(wave) < 0.3 * sample_rate or not wave.any():
         return math.nan, math.nan, math.nan
     samples = soxr.resample(wave.double().numpy(), sample_rate, RATE, quality="HQ")
-    return *_dnsmos(samples, sessions), _plcmos(samples, sessions)
+    return (*_dnsmos(samples, sessions), _plcmos(samples, sessions))
 
 
 def _dnsmos(samples: np.ndarray, sessions: dict[str, Any]) -> tuple[float, float]:
@@ -94,13 +95,13 @@ def _filters() -> np.ndarray:
 
 @cache
 def _sessions() -> dict[str, Any]:
-    """Load the networks, once a process, each on one thread, so that processes which share the work do not fight."""
+    """Load the networks, once a process, on as many threads as torch uses."""
     from importlib.resources import files
 
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = torch.get_num_threads()            # one in processes that share the work
     options.log_severity_level = 3
     names = {
         "overall": "dnsmos_models/sig_bak_ovr.onnx", "p808": "dnsmos_models/model_v8.onnx",
