@@ -290,3 +290,24 @@ def test_temperatures_are_ranked_by_all_criteria(tiny, clip):
     a, b = score(clip[:22016], made, RATE), score(clip[22016:44032], other, RATE)
     assert rows[1]["log_mel_l1"] == pytest.approx((a["log_mel_l1"] + b["log_mel_l1"]) / 2)
     assert all(1 <= row["rank"] <= 3 for row in rows) and len({row["rank"] for row in rows}) > 1
+
+
+def test_a_temperature_that_is_more_periodic_than_the_recording_is_no_better_for_it(tiny, clip, monkeypatch):
+    own = describe(clip[:22016], RATE)["hnr_db"]
+    told = {  # DNSMOS, HNR less the recording's, PESQ, log-magnitude
+        0.1: (3.0, 4.0, 2.0, 0.9), 0.5: (3.2, -0.5, 2.0, 0.8), 1.0: (3.1, -2.0, 1.9, 0.8),
+    }
+    names = ("dnsmos", "hnr_db", "pesq_wb", "mr_stft_log_magnitude")
+    answers = iter(told.values())
+
+    def fake(*_):
+        return dict.fromkeys(METRICS, math.nan) | {
+            name: value + own * (name == "hnr_db") for name, value in zip(names, next(answers), strict=True)
+        }
+
+    monkeypatch.setattr("flowavenet.evaluation.tuning.score", fake)
+    rows = temperatures(Vocoder.from_pretrained(tiny), [clip[None, :22016]], list(told), match=0)
+    if math.isnan(own):
+        pytest.skip("needs praat-parselmouth: pip install 'flowavenet[evaluate]'")
+    assert [row["hnr_gap_db"] for row in rows] == pytest.approx([4, 0.5, 2], abs=1e-4)
+    assert [row["rank"] for row in rows] == [(3 + 3 + 1 + 3) / 4, 1, (2 + 2 + 3 + 1) / 4]
