@@ -58,7 +58,7 @@ def test_every_column_is_measured_once():
     assert sorted(name for names in MEASURES for name in names) == sorted(METRICS)
 
 
-def test_a_recording_is_itself(identity):
+def test_a_recording_is_itself(clip, identity):
     assert identity["pesq_wb"] > 4.5 and identity["stoi"] == pytest.approx(1) and identity["voicing_f1"] == 1
     own = describe(clip, RATE)
     for name, metric in METRICS.items():
