@@ -24,7 +24,7 @@ THIRD_PARTIES = {
     "audio": BASIC | {"soundfile", "soxr", "safetensors", "yaml", "h5py"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"},
-    "evaluation": BASIC | {"soundfile", "tensorboard", "soxr", "pesq", "pystoi", "parselmouth"},
+    "evaluation": BASIC | {"soundfile", "tensorboard", "soxr", "pesq", "pystoi", "parselmouth", "onnxruntime"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse", "soundfile", "webdataset"},
     "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),
