@@ -17,7 +17,8 @@ from flowavenet.batch import end_with_parent
 from flowavenet.benchmark.measures import benchmark, ceiling, stream, train
 from flowavenet.files import read_yaml
 from flowavenet.models import MODELS, build
-from flowavenet.vocoder import PRECISIONS, Vocoder
+from flowavenet.streaming import PRECISIONS
+from flowavenet.vocoder import Vocoder
 
 Record = dict[str, Any]
 RTFS = ("rtf", "flow_rtf")

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from flowavenet.models.cost import any_voice, convolution_flops, forward_flops, matrix_product_flops, wait
-from flowavenet.vocoder import PRECISIONS, Vocoder
+from flowavenet.streaming import PRECISIONS
+from flowavenet.vocoder import Vocoder
 
 PATIENCE = 5.0
 """Seconds after which work is not repeated any more, once it was timed twice."""
