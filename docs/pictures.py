@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from flowavenet import Vocoder, load_audio
-from flowavenet.audio import write_atomically
 from flowavenet.evaluation.scoring import SHOWN, score
+from flowavenet.files import write_atomically
 from flowavenet.models import Lapflow
 from flowavenet.transforms import MDCT, Interleave, Squeeze, Transform
 

@@ -71,7 +71,7 @@ class Failures(dict[Path, str]):
 
         Where results cannot be written, the next ones could not be either, and the error is raised.
         """
-        from flowavenet.audio import Unwritable
+        from flowavenet.files import Unwritable
 
         try:
             yield

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flowavenet.audio import MelSettings, ready_folder, write_atomically
-from flowavenet.audio.strict import read_yaml, short
+from flowavenet.audio import MelSettings
+from flowavenet.files import read_yaml, ready_folder, short, write_atomically
 from flowavenet.models import MODELS, FlowVocoder, build
 from flowavenet.nets import remove_weight_norm
 from flowavenet.nets.weightnorm import DIRECTION

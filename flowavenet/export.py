@@ -11,7 +11,7 @@ import torch
 import torch.fx.config
 from torch import Tensor, nn
 
-from flowavenet.audio import write_atomically
+from flowavenet.files import write_atomically
 from flowavenet.models import FlowVocoder
 from flowavenet.nets import load_weights, remove_weight_norm
 from flowavenet.transforms import InvertibleConv1x1

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from flowavenet.audio import MelSettings, write_atomically
+from flowavenet.audio import MelSettings
+from flowavenet.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

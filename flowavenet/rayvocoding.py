@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from flowavenet.audio.writable import Unwritable
 from flowavenet.batch import one_line
+from flowavenet.files import Unwritable
 from flowavenet.remote import RemoteFile
 from flowavenet.vocoder import Vocoder
 from flowavenet.vocoding import Vocoding, portions

@@ -16,8 +16,8 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from flowavenet.audio.writable import NoFolder, Unwritable
 from flowavenet.batch import one_line
+from flowavenet.files import NoFolder, Unwritable
 
 Result = TypeVar("Result")
 

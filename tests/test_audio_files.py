@@ -11,7 +11,8 @@ import soundfile
 import soxr
 import torch
 
-from flowavenet.audio import audio_blocks, audio_info, list_audio, load_audio, save_audio, write_atomically
+from flowavenet.audio import audio_blocks, audio_info, list_audio, load_audio, save_audio
+from flowavenet.files import write_atomically
 
 DATA = Path(__file__).parent / "data"
 CLIPS = sorted(DATA.glob("*.flac"))
@@ -265,7 +266,7 @@ def test_a_saved_file_has_ordinary_permissions(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no locks of folders")
 def test_what_a_killed_process_leaves_is_cleared_by_the_next_and_what_is_at_work_is_not(tmp_path):
-    code = "import os, sys; from flowavenet.audio import write_atomically\n"
+    code = "import os, sys; from flowavenet.files import write_atomically\n"
     code += "with write_atomically(sys.argv[1]): os.kill(os.getpid(), 9)"
     for _ in range(2):
         subprocess.run([sys.executable, "-c", code, tmp_path / "a.wav"], cwd=DATA.parents[1])

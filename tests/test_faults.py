@@ -17,9 +17,10 @@ from conftest import CLIPS
 from test_training import arguments, losses
 
 from flowavenet import cli
-from flowavenet.audio import MelSettings, Unwritable, load_audio, ready_folder, save_audio, save_mel, write_atomically
+from flowavenet.audio import MelSettings, load_audio, save_audio, save_mel
 from flowavenet.batch import end_with_parent, one_line
 from flowavenet.checkpoint import load_checkpoint, save_checkpoint
+from flowavenet.files import Unwritable, ready_folder, write_atomically
 from flowavenet.plots import save_spectrograms
 
 PACKAGE = Path(cli.__file__).parents[1]

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "flowavenet"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOOR = {
-    "transforms": 0, "nets": 0, "losses": 0, "audio": 0,
+    "files": 0, "transforms": 0, "nets": 0, "losses": 0, "audio": 1,
     "models": 1,
     "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
     "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "address": 2, "vocoding": 3, "tts": 3,
@@ -21,7 +21,7 @@ FLOOR = {
 BASIC = {"torch", "numpy"}
 THIRD_PARTIES = {
     "transforms": {"torch"}, "nets": {"torch"}, "losses": {"torch"}, "models": {"torch"},
-    "audio": BASIC | {"soundfile", "soxr", "safetensors", "yaml", "h5py"},
+    "files": {"numpy", "yaml"}, "audio": BASIC | {"soundfile", "soxr", "safetensors", "h5py"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"},
     "evaluation": BASIC | {"soundfile", "tensorboard", "soxr", "pesq", "pystoi", "parselmouth", "onnxruntime"},
@@ -33,7 +33,7 @@ THIRD_PARTIES = {
     "remote": {"fsspec"}, "remotevocoding": set(), "rayvocoding": {"torch", "ray"}, "tts": BASIC,
     "__init__": set(),
 }
-FLOOR_0_ALONE = {"transforms", "nets", "losses", "audio"}
+FLOOR_0_ALONE = {"files", "transforms", "nets", "losses"}
 
 
 def room(module):

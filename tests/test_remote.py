@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from flowavenet import Vocoder, remote
-from flowavenet.audio.writable import Unwritable
+from flowavenet.files import Unwritable
 from flowavenet.rayvocoding import Actor, RayVocoding, _how
 from flowavenet.remote import RemoteFile, fetch, find_remote, list_remote, put
 from flowavenet.remotevocoding import RemoteVocoding

@@ -1,6 +1,5 @@
 """Audio files in and out, and the mel spectrogram in each published convention."""
 
-from flowavenet.audio.atomic import write_atomically
 from flowavenet.audio.calibration import Offset, estimate_offset, with_offset
 from flowavenet.audio.conventions import ABOUT, CONVENTIONS, convention, mel_settings
 from flowavenet.audio.conversion import Conversion, convert
@@ -13,7 +12,6 @@ from flowavenet.audio.matching import MelMatching
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.melfiles import MEL_SUFFIXES, MelFile, load_mel, save_mel
 from flowavenet.audio.settings import MelSettings
-from flowavenet.audio.writable import Unwritable, ready_folder
 
 __all__ = [
     "ABOUT",
@@ -29,7 +27,6 @@ __all__ = [
     "MelSettings",
     "MelSpectrogram",
     "Offset",
-    "Unwritable",
     "audio_blocks",
     "audio_info",
     "convention",
@@ -41,10 +38,8 @@ __all__ = [
     "load_mel",
     "mel_filter_bank",
     "mel_settings",
-    "ready_folder",
     "save_audio",
     "save_mel",
     "take_in",
     "with_offset",
-    "write_atomically",
 ]

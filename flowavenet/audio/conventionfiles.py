@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from flowavenet.audio.settings import MelSettings
-from flowavenet.audio.strict import parse_npy, read_yaml, short
+from flowavenet.files import parse_npy, read_yaml, short
 
 FIELDS = tuple(field.name for field in dataclasses.fields(MelSettings))
 SUFFIXES = (".yaml", ".yml")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowavenet.audio.atomic import write_atomically
+from flowavenet.files import write_atomically
 
 if TYPE_CHECKING:
     from soundfile import SoundFile

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowavenet.audio.atomic import write_atomically
 from flowavenet.audio.settings import LARGEST_VALUE
-from flowavenet.audio.strict import NPY, short
+from flowavenet.files import NPY, short, write_atomically
 
 MEL_SUFFIXES = (".npy", ".pt", ".safetensors")
 

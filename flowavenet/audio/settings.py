@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from flowavenet.audio.strict import short
+from flowavenet.files import short
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "log": ("ln", "log10", "db"),

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from flowavenet.audio import mel_settings
-from flowavenet.audio.strict import read_yaml
 from flowavenet.batch import end_with_parent
 from flowavenet.benchmark.measures import benchmark, ceiling, stream, train
+from flowavenet.files import read_yaml
 from flowavenet.models import MODELS, build
 from flowavenet.streaming import PRECISIONS
 from flowavenet.vocoder import Vocoder

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flowavenet.audio import write_atomically
+from flowavenet.files import write_atomically
 from flowavenet.plots import figure_class, save_curves
 
 Record = dict[str, Any]

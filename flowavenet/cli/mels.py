@@ -31,8 +31,9 @@ def mel(
     conventions: Annotated[bool, typer.Option("--conventions", help="List those that have names.")] = False,
 ) -> None:
     """Tell in which convention mels are, and what converting them costs; with -o, convert them. Recordings are analysed."""
-    from flowavenet.audio import ABOUT, CONVENTIONS, MEL_SUFFIXES, mel_settings, ready_folder
+    from flowavenet.audio import ABOUT, CONVENTIONS, MEL_SUFFIXES, mel_settings
     from flowavenet.audio.intake import examine_together
+    from flowavenet.files import ready_folder
     from flowavenet.vocoder import Vocoder
 
     if conventions:

@@ -37,8 +37,9 @@ def score(
     device: Device = "cpu",
 ) -> None:
     """Log-likelihood of recordings given their own mels, in nats and bits per sample; with --rank, find bad recordings."""
-    from flowavenet.audio import load_audio, ready_folder
+    from flowavenet.audio import load_audio
     from flowavenet.evaluation import outliers, scoring
+    from flowavenet.files import ready_folder
     from flowavenet.vocoder import DEFAULT, Vocoder
 
     if dequantisation < 0:
@@ -112,7 +113,7 @@ def _write(stem: Path, likelihood: Likelihood, settings: MelSettings) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    from flowavenet.audio import write_atomically
+    from flowavenet.files import write_atomically
 
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -50,8 +50,9 @@ def vocode(
     ] = None,
 ) -> None:
     """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
-    from flowavenet.audio import MEL_SUFFIXES, ready_folder
+    from flowavenet.audio import MEL_SUFFIXES
     from flowavenet.audio.files import AUDIO_SUFFIXES
+    from flowavenet.files import ready_folder
     from flowavenet.remote import check_results, find_remote, is_url
     from flowavenet.remotevocoding import RemoteVocoding
     from flowavenet.vocoder import Vocoder

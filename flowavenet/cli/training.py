@@ -70,10 +70,10 @@ def report(
     worth: Annotated[float, typer.Option(help="Nats per sample that another hour must bring to be worth it.")] = 0.005,
 ) -> None:
     """Say how a run goes, whether it should go on or stop, and why; a page with its curves, and its sounds over time."""
-    from flowavenet.audio import ready_folder
     from flowavenet.evaluation.progress import Progress
     from flowavenet.evaluation.runs import read_run
     from flowavenet.evaluation.trainingpage import write_training_page
+    from flowavenet.files import ready_folder
 
     if not worth > 0:
         raise ValueError(f"--worth is {worth:g}, must be more than 0 nats")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowavenet.audio import write_atomically
+from flowavenet.files import write_atomically
 from flowavenet.plots import figure_class
 
 RANGE_DB = 80.0

@@ -12,13 +12,14 @@ from urllib.parse import quote
 
 from torch import Tensor
 
-from flowavenet.audio import ready_folder, save_audio, write_atomically
+from flowavenet.audio import save_audio
 from flowavenet.evaluation.alignment import POLICY
 from flowavenet.evaluation.folders import Utterance
 from flowavenet.evaluation.medians import Median
 from flowavenet.evaluation.metrics import METRICS, Metric
 from flowavenet.evaluation.pages import fill, spectrogram_levels, table
 from flowavenet.evaluation.report import FACTS, Report, number, span
+from flowavenet.files import ready_folder, write_atomically
 from flowavenet.plots import save_image
 
 RECORDING = "recording"

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from flowavenet.audio import write_atomically
 from flowavenet.checkpoint import load_checkpoint
 from flowavenet.evaluation.advice import Advice, Curve, advise
 from flowavenet.evaluation.forecasts import Z95, outlying, smoothed
 from flowavenet.evaluation.report import number
 from flowavenet.evaluation.runs import Run
+from flowavenet.files import write_atomically
 
 GOALS = {"nats_per_sample": 1, "kl": -1}
 """What training by likelihood, and by distillation, is judged by; 1: the larger the better."""

@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flowavenet.audio import write_atomically
 from flowavenet.evaluation.alignment import POLICY
 from flowavenet.evaluation.medians import Median, Row, by_system, differences
 from flowavenet.evaluation.metrics import METRICS
+from flowavenet.files import write_atomically
 
 RECORDINGS = "recordings"
 FACTS = {"lag_ms": "lag undone, ms", "gain_db": "gain given, dB"}

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowavenet.audio.strict import read_table
 from flowavenet.evaluation.advice import Curve
+from flowavenet.files import read_table
 
 EVENTS = "events.out.tfevents.*"
 NOTHING = Curve(*(np.zeros(0),) * 3)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowavenet.audio import write_atomically
+from flowavenet.files import write_atomically
 from flowavenet.losses import PCM_STEP, bits_per_sample, dequantise
 from flowavenet.models import frame_sums
 from flowavenet.transforms.heads import log_normal

@@ -12,12 +12,12 @@ import numpy as np
 import soundfile
 import torch
 
-from flowavenet.audio import write_atomically
 from flowavenet.evaluation.advice import RECENT, Curve
 from flowavenet.evaluation.forecasts import Z95
 from flowavenet.evaluation.pages import fill, spectrogram_levels, table
 from flowavenet.evaluation.progress import GAUSSIAN, Progress, smooth
 from flowavenet.evaluation.report import number
+from flowavenet.files import write_atomically
 from flowavenet.plots import Line, image_png, panel_svg
 
 POINTS = 2000

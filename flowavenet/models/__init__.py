@@ -5,7 +5,7 @@
 ['flowavenet', 'gaussian_iaf', 'lapflow', 'parallel_wavenet', 'waveflow', 'waveglow', 'wavenet']
 """
 
-from flowavenet.audio.strict import short
+from flowavenet.files import short
 from flowavenet.models.base import FlowConfig, FlowVocoder, frame_sums
 from flowavenet.models.clarinet import GaussianIAF
 from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig

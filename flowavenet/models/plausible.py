@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from flowavenet.audio.strict import short
+from flowavenet.files import short
 
 WEIGHTS = 2**30
 """Of any model; the largest published one has 2^28."""

@@ -16,8 +16,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from flowavenet.audio import ready_folder
-from flowavenet.audio.strict import read_yaml, short
+from flowavenet.files import read_yaml, ready_folder, short
 from flowavenet.training.base import VocoderTraining
 from flowavenet.training.callbacks import MovingAverage, SaveVocoder, Throughput
 from flowavenet.training.data import SpeechData

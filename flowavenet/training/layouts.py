@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowavenet.audio import list_audio
-from flowavenet.audio.strict import read_table, read_text
+from flowavenet.files import read_table, read_text
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "speaker", "split", "seconds", "mel")

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flowavenet.audio import MelSpectrogram
-from flowavenet.audio.strict import parse_npy
+from flowavenet.files import parse_npy
 from flowavenet.training.crops import INT16, Crops
 from flowavenet.training.shards import Packed, Shard, ShardedCorpus
 

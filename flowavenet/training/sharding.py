@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowavenet.audio import ready_folder, write_atomically
+from flowavenet.files import ready_folder, write_atomically
 from flowavenet.training.corpus import Preparation, PrepareReport, lot, unmixed, with_splits
 from flowavenet.training.layouts import Entry
 from flowavenet.training.pairs import Pairs

@@ -22,8 +22,9 @@ import torch
 import yaml
 
 from flowavenet import Vocoder, load_audio
-from flowavenet.audio import MelSettings, write_atomically
+from flowavenet.audio import MelSettings
 from flowavenet.evaluation.metrics import score
+from flowavenet.files import write_atomically
 from flowavenet.losses import bits_per_sample, dequantise
 from flowavenet.models import WaveNet, build
 from flowavenet.models.cost import forward_flops

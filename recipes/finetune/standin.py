@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flowavenet.audio import MelSpectrogram, load_audio, mel_settings, write_atomically
+from flowavenet.audio import MelSpectrogram, load_audio, mel_settings
+from flowavenet.files import write_atomically
 from flowavenet.training.corpus import Clip, read_corpus
 
 GROUP, WIDTH, BATCH, CROP = 4, 256, 32, 64

@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 from flowavenet import Vocoder, load_audio
-from flowavenet.audio import write_atomically
 from flowavenet.benchmark import benchmark
 from flowavenet.evaluation.metrics import score
+from flowavenet.files import write_atomically
 from flowavenet.training.corpus import read_corpus
 from flowavenet.training.fit import fit
 

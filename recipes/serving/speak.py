@@ -16,7 +16,8 @@ from threading import Thread
 import numpy as np
 from websockets.sync.client import connect
 
-from flowavenet.audio import load_mel, write_atomically
+from flowavenet.audio import load_mel
+from flowavenet.files import write_atomically
 from flowavenet.serve.sound import wav_head
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from flowavenet.audio import write_atomically
 from flowavenet.benchmark import machine
+from flowavenet.files import write_atomically
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "reliability.md"

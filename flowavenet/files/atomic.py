@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flowavenet.audio.writable import NoFolder, explained, unwritable
+from flowavenet.files.writable import NoFolder, explained, unwritable
 
 try:
     import fcntl
