@@ -17,6 +17,7 @@ from flowavenet.transforms import (
     AffineCoupling,
     Autoregressive,
     Chain,
+    ConditionalAffine,
     ConditionalScale,
     FactorOut,
     Gaussian,
@@ -26,11 +27,15 @@ from flowavenet.transforms import (
     LogisticMixture,
     LogisticNoise,
     MuLaw,
+    Octaves,
+    PitchPrediction,
+    RadialStretch,
     ReverseGroups,
     RowAutoregressive,
     Scaled,
     Squeeze,
     State,
+    Subbands,
     SwapHalves,
     Transform,
     pool_cond,
@@ -111,6 +116,57 @@ class Given(Transform):
         return x.to(z.dtype).unsqueeze(1), -self.head.log_slope(x, z, parameters)
 
 
+HOP, TAPS = 8, 19
+
+
+class Framed(Transform):
+    """The inner transform with a conditioning of one column a frame."""
+
+    def __init__(self, inner, hop=HOP):
+        super().__init__(inner.receptive_field, inner.forward_receptive_field)
+        self.inner, self.hop = inner, hop
+
+    def forward(self, x, cond):
+        return self.inner(x, cond[:, :: self.hop])
+
+    def inverse(self, z, cond, state=None):
+        return self.inner.inverse(z, cond[:, :: self.hop], state)
+
+
+class Weights(torch.nn.Module):
+    """Stable weights of the past, off the conditioning."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels, self.net = channels, TimeConv(3, channels * TAPS)
+
+    def forward(self, cond):
+        return 0.9 * torch.softmax(3 * self.net(cond[..., :3]).unflatten(-1, (self.channels, TAPS)), dim=-1)
+
+
+class Finer(torch.nn.Module):
+    """What a net says of a frame, repeated for each of its samples."""
+
+    receptive_field = (0, 0)
+
+    def __init__(self, conditioning, channels, hop=HOP):
+        super().__init__()
+        self.net, self.hop = TimeConv(conditioning, channels), hop
+
+    def forward(self, cond):
+        return self.net(cond.to(self.net.weight.dtype)).repeat_interleave(self.hop, dim=1)
+
+
+def pitch(channels=2):
+    return PitchPrediction(Weights(channels), HOP, TAPS)
+
+
+def octaves():
+    """Two channels predicted from their past, then one given both."""
+    affine = ConditionalAffine(Finer(3 + 2 * HOP, 2))
+    return Octaves([pitch(), affine], [2, 1], HOP, [(0, 0), (0, 0)])
+
+
 # name -> (transform, channels of x, time of x, whether its conditioning is on the time grid of x)
 TRANSFORMS = {
     "ActNorm": lambda: (ActNorm(4), 4, 6),
@@ -155,6 +211,13 @@ TRANSFORMS = {
     "RowAutoregressive, inverse": lambda: (Inverse(picture(4)), 1, 12),
     "ReverseGroups": lambda: (ReverseGroups(3, coupling()), 4, 11),
     "ReverseGroups rows": lambda: (Chain(picture(4), ReverseGroups(4, picture(4)), ReverseGroups(2, picture(4))), 1, 15),
+    "PitchPrediction": lambda: (Framed(pitch()), 2, 4 * HOP),
+    "PitchPrediction, one frame": lambda: (Framed(pitch()), 2, HOP),
+    "RadialStretch": lambda: (RadialStretch(TimeConv(3, 4), 3), 6, 7),
+    "ConditionalAffine": lambda: (ConditionalAffine(TimeConv(3, 4)), 2, 7),
+    "Octaves": lambda: (Framed(octaves()), 3, 3 * HOP),
+    "Subbands": lambda: (Subbands(2, HOP, pitch()), 2 * HOP, 3),
+    "Subbands in an MDCT, ragged": lambda: (Framed(MDCT(2 * HOP, Subbands(2, HOP, pitch())), 2 * HOP), 1, 4 * 2 * HOP + 3),
 }
 
 
@@ -227,7 +290,10 @@ def test_items_of_a_batch_do_not_meet(name):
     torch.testing.assert_close(log_det[1:], log_det_alone)
 
 
-RECURRENT = ("Autoregressive", "Autoregressive, mixture", "Autoregressive, mu-law")
+RECURRENT = [
+    "Autoregressive", "Autoregressive, mixture", "Autoregressive, mu-law", "PitchPrediction", "PitchPrediction, one frame",
+    "Octaves", "Subbands", "Subbands in an MDCT, ragged",
+]
 
 
 def test_inverse_does_not_look_beyond_its_receptive_field(name):

@@ -2,7 +2,7 @@
 
 >>> from flowavenet.models import MODELS
 >>> sorted(MODELS)
-['flowavenet', 'gaussian_iaf', 'lapflow', 'parallel_wavenet', 'waveflow', 'waveglow', 'wavenet']
+['flowavenet', 'gaussian_iaf', 'lapflow', 'lapflow2', 'parallel_wavenet', 'waveflow', 'waveglow', 'wavenet']
 """
 
 from flowavenet.files import short
@@ -11,6 +11,7 @@ from flowavenet.models.clarinet import GaussianIAF
 from flowavenet.models.flowavenet import FloWaveNet, FloWaveNetConfig
 from flowavenet.models.iaf import IAF, IAFConfig
 from flowavenet.models.lapflow import Lapflow, LapflowConfig
+from flowavenet.models.lapflow2 import Lapflow2, Lapflow2Config
 from flowavenet.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from flowavenet.models.plausible import WEIGHTS, at_most, check_types
 from flowavenet.models.waveflow import WaveFlow, WaveFlowConfig
@@ -21,6 +22,7 @@ MODELS: dict[str, type[FlowVocoder]] = {
     "flowavenet": FloWaveNet,
     "gaussian_iaf": GaussianIAF,
     "lapflow": Lapflow,
+    "lapflow2": Lapflow2,
     "parallel_wavenet": ParallelWaveNet,
     "waveflow": WaveFlow,
     "waveglow": WaveGlow,
@@ -52,7 +54,8 @@ def build(name: str, config: dict, n_mels: int, hop_length: int, weights: int = 
 
 
 __all__ = [
-    "MODELS", "SQUEEZEWAVE_128_256", "FloWaveNet", "FloWaveNetConfig", "FlowConfig", "FlowVocoder", "GaussianIAF",
-    "IAF", "IAFConfig", "Lapflow", "LapflowConfig", "ParallelWaveNet", "ParallelWaveNetConfig", "WaveFlow", "WaveFlowConfig",
-    "WaveGlow", "WaveGlowConfig", "WaveNet", "WaveNetConfig", "build", "frame_sums",
+    "IAF", "MODELS", "SQUEEZEWAVE_128_256", "FloWaveNet", "FloWaveNetConfig", "FlowConfig", "FlowVocoder",
+    "GaussianIAF", "IAFConfig", "Lapflow", "Lapflow2", "Lapflow2Config", "LapflowConfig", "ParallelWaveNet",
+    "ParallelWaveNetConfig", "WaveFlow", "WaveFlowConfig", "WaveGlow", "WaveGlowConfig", "WaveNet", "WaveNetConfig",
+    "build", "frame_sums",
 ]

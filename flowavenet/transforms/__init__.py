@@ -5,6 +5,10 @@ from flowavenet.transforms.base import Chain, Inverse, ReceptiveField, Scaled, S
 from flowavenet.transforms.coupling import ActNorm, AdditiveCoupling, AffineCoupling, ConditionalScale, InvertibleConv1x1
 from flowavenet.transforms.heads import Affine, Gaussian, Head, LogisticMixture, LogisticNoise, MuLaw
 from flowavenet.transforms.mdct import MDCT
+from flowavenet.transforms.octaves import ConditionalAffine, Octaves
+from flowavenet.transforms.pitch import PitchPrediction
+from flowavenet.transforms.radial import RadialStretch
+from flowavenet.transforms.subbands import Subbands
 from flowavenet.transforms.views import (
     FactorOut,
     Interleave,
@@ -18,8 +22,9 @@ from flowavenet.transforms.views import (
 )
 
 __all__ = [
-    "MDCT", "ActNorm", "AdditiveCoupling", "Affine", "AffineCoupling", "Autoregressive", "Chain", "ConditionalScale",
-    "FactorOut", "Gaussian", "Head", "Interleave", "Inverse", "InvertibleConv1x1", "LogisticMixture", "LogisticNoise",
-    "MuLaw", "ReceptiveField", "ReverseGroups", "RowAutoregressive", "Scaled", "Squeeze", "State", "SwapHalves", "Transform",
+    "MDCT", "ActNorm", "AdditiveCoupling", "Affine", "AffineCoupling", "Autoregressive", "Chain", "ConditionalAffine",
+    "ConditionalScale", "FactorOut", "Gaussian", "Head", "Interleave", "Inverse", "InvertibleConv1x1",
+    "LogisticMixture", "LogisticNoise", "MuLaw", "Octaves", "PitchPrediction", "RadialStretch", "ReceptiveField",
+    "ReverseGroups", "RowAutoregressive", "Scaled", "Squeeze", "State", "Subbands", "SwapHalves", "Transform",
     "pool_cond", "squeeze", "squeeze_cond", "unsqueeze",
 ]
