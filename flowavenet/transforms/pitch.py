@@ -146,7 +146,7 @@ def solve(e: Tensor, weights: Tensor, before: Tensor, recurrence: Recurrence) ->
     """Return the x whose prediction leaves e: x_t = e_t + sum_l w_l(t) x_(t - l).
 
     In frame f this reads (I - A_f) x_f = e_f + B_f p_f with A_f strictly lower triangular and p_f the samples before the
-    frame. All frames' triangular systems are solved in one batch; x_f = g_f + G_f p_f is left, for ``recurrence`` to resolve.
+    frame. All frames' triangular systems are solved in one batch; x_f = g_f + G_f p_f is left for ``recurrence`` to resolve.
 
     Args:
         e: (batch, channels, frames * hop).
