@@ -257,8 +257,8 @@ def arguments(corpus, run, *more, speakers=3, in_memory="true"):
 
 def test_crops_tell_their_speaker(voices):
     from flowavenet.audio import MelSpectrogram
-    from flowavenet.training.corpus import read_corpus
-    from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops
+    from flowavenet.data.corpus import read_corpus
+    from flowavenet.data.crops import Crops, CropsInMemory, FixedCrops
 
     clips, mel = read_corpus(voices), MelSpectrogram(MelSettings())
     for kind in (Crops, CropsInMemory, FixedCrops):

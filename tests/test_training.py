@@ -15,10 +15,10 @@ import torch
 from conftest import CLIPS, shake
 
 from flowavenet.audio import MelSettings, MelSpectrogram
+from flowavenet.data.corpus import Clip, read_corpus
+from flowavenet.data.crops import Crops, CropsInMemory, FixedCrops, FromPosition
 from flowavenet.losses import PCM_STEP, bits_per_sample, dequantise, gaussian_log_prob
 from flowavenet.models import FloWaveNet, FloWaveNetConfig
-from flowavenet.training.corpus import Clip, read_corpus
-from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition
 from flowavenet.training.data import SpeechData
 from flowavenet.training.likelihood import LikelihoodTraining
 
@@ -236,7 +236,7 @@ def test_the_average_forgets_the_start_and_then_has_its_decay():
 
 
 def test_log_dets_of_the_blocks_add_up():
-    from flowavenet.training.statistics import log_dets
+    from flowavenet.training.monitor.statistics import log_dets
 
     model = shake(FloWaveNet(FloWaveNetConfig(**TINY), 80, 256))
     wave = torch.randn(1, 2560) / 10

@@ -13,11 +13,10 @@ from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSpectrogram, mel_settings
 from flowavenet.batch import end_with_parent
-from flowavenet.training.corpus import Clip, read_corpus
-from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
-from flowavenet.training.pairs import check_pair
-from flowavenet.training.shardcrops import StreamedCrops
-from flowavenet.training.shards import is_sharded, read_index
+from flowavenet.data.corpus import Clip, read_corpus
+from flowavenet.data.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
+from flowavenet.data.pairs import check_pair
+from flowavenet.data.shards import StreamedCrops, is_sharded, read_index
 
 
 class SpeechData(pl.LightningDataModule):

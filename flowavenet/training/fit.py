@@ -23,8 +23,8 @@ from flowavenet.training.data import SpeechData
 from flowavenet.training.distillation import DistillationTraining
 from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints, resumed
 from flowavenet.training.likelihood import LikelihoodTraining
+from flowavenet.training.monitor.showcase import Showcase
 from flowavenet.training.processes import check_strategy, end_with_launcher, explained
-from flowavenet.training.showcase import Showcase
 
 
 class FitCLI(LightningCLI):
