@@ -136,8 +136,7 @@ def arguments(corpus, run, *more):
         *("--model.config", str(TINY).replace("'", '"'), "--data.corpus", str(corpus)),
         *("--trainer.default_root_dir", str(run)),
         *("--data.segment_frames", "4", "--data.batch_size", "2", "--data.workers", "0", "--data.in_memory", "true"),
-        *("--trainer.max_epochs", "-1", "--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),
-        *("--trainer.enable_model_summary", "false", "--trainer.num_sanity_val_steps", "0"),
+        *("--trainer.max_epochs", "-1", "--trainer.log_every_n_steps", "1", "--trainer.num_sanity_val_steps", "0"),
         *("--trainer.check_val_every_n_epoch", "null", "--model.init_crops", "4", "--data.valid_fraction", "0.3", *more),
     ]
 

@@ -21,10 +21,12 @@ from flowavenet.training.base import VocoderTraining
 from flowavenet.training.callbacks import MovingAverage, SaveVocoder, Throughput
 from flowavenet.training.data import SpeechData
 from flowavenet.training.distillation import DistillationTraining
-from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints, resumed
+from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints
 from flowavenet.training.likelihood import LikelihoodTraining
 from flowavenet.training.monitor.showcase import Showcase
 from flowavenet.training.processes import check_strategy, end_with_launcher, explained
+from flowavenet.training.resuming import check_folder, resumed
+from flowavenet.training.trainer import ProgressLines, RunTrainer
 
 
 class FitCLI(LightningCLI):
@@ -43,6 +45,7 @@ class FitCLI(LightningCLI):
         parser.add_lightning_class_args(SaveVocoder, "vocoder")
         parser.add_lightning_class_args(Showcase, "showcase")
         parser.add_lightning_class_args(Throughput, "throughput")
+        parser.add_lightning_class_args(ProgressLines, "progress")
         # after those two: it takes the averaged weights away again when a validation ends
         parser.add_lightning_class_args(MovingAverage, "ema")
         parser.set_defaults(
@@ -52,6 +55,8 @@ class FitCLI(LightningCLI):
                 "checkpoint.every_n_train_steps": 1000, "checkpoint.save_on_train_epoch_end": False,
                 # Crops are shared out among processes by crops.py.
                 "trainer.use_distributed_sampler": False,
+                # ProgressLines says what these would, in words.
+                "trainer.enable_progress_bar": False, "trainer.enable_model_summary": False,
             }
         )
         parser.link_arguments("model.mel", "data.mel")
@@ -63,6 +68,11 @@ class FitCLI(LightningCLI):
         """Train; what goes wrong between reading a checkpoint and going on from it is the fault of that."""
         with resumed(self.trainer):
             self.trainer.fit(**arguments)
+
+    def before_fit(self) -> None:
+        """Refuse what would overwrite a run or turn it into another, before anything is written."""
+        settings = self.config["fit"].as_dict()
+        check_folder(Path(self.trainer.default_root_dir), settings["ckpt_path"], settings)
 
     def after_fit(self) -> None:
         """Validate and save the vocoder once more, if the run ended between two validations."""
@@ -110,7 +120,8 @@ def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl
     try:
         with explained():
             cli = FitCLI(
-                training, SpeechData, args=["fit", *arguments], save_config_kwargs={"overwrite": True},
+                training, SpeechData, trainer_class=RunTrainer, args=["fit", *arguments],
+                save_config_kwargs={"overwrite": True},
                 seed_everything_default=1111, parser_kwargs=parser | {"fit": parser | {"prog": f"flowavenet {verb}"}},
             )
     except ArgumentError as error:
