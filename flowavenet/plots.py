@@ -1,4 +1,4 @@
-"""Pictures: mel spectrograms, curves of cost and of training."""
+"""Draw pictures: mel spectrograms, curves of cost and of training."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def save_image(path: str | os.PathLike, levels: Tensor, low: float, high: float)
 
 
 def image_png(levels: Tensor, low: float, high: float) -> bytes:
-    """The same as the bytes of a PNG file."""
+    """Return such a picture as the bytes of a PNG file."""
     figure_class()                                                     # is there a matplotlib?
     from matplotlib.image import imsave
 

@@ -87,13 +87,14 @@ class MovingAverage(WeightAveraging):
 
     @property
     def averaged(self) -> pl.LightningModule:
-        """The module at the averaged weights; in a validation, at those that are trained."""
+        """Return the module at the averaged weights; in a validation, at those that are trained."""
         return self._average_model.module
 
 
 class ProcessorTimer(Timer):
-    """Stops training after so much processor time of this process, which other work on the machine does not shorten: for
-    comparing what equal compute gives.
+    """Stop training after so much processor time of this process, for comparing what equal compute gives.
+
+    Other work on the machine does not shorten it.
 
     Args:
         seconds: of all threads together.

@@ -76,7 +76,7 @@ class SaveAtEnd(pl.Callback):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, each written beside its place and then renamed, so that a full disk costs none that is there.
+    """Write Lightning's checkpoints beside their place and rename them, so that a full disk costs none that is there.
 
     (Lightning's own way is a file in the system's temporary folder, which is then copied over the old one.)
     """
@@ -92,7 +92,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, path: str | os.PathLike, *args: Any, **options: Any) -> dict[str, Any]:
-        """Of plain values and tensors alone, wherever it is from: nothing in it is run."""
+        """Load plain values and tensors alone, wherever the checkpoint is from: nothing in it is run."""
         try:
             content = super().load_checkpoint(path, *args, **options | {"weights_only": True})
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""``flowavenet fit`` and ``distil``: Lightning's command line around our modules and our data."""
+"""Put Lightning's command line around our modules and our data: ``flowavenet fit`` and ``distil``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from flowavenet.training.trainer import ProgressLines, RunTrainer
 
 
 class FitCLI(LightningCLI):
-    """Settings come from YAML and flags; a run lives in ``--trainer.default_root_dir``.
+    """Take settings from YAML and flags, and keep a run in ``--trainer.default_root_dir``.
 
     There it keeps ``checkpoints/last.ckpt`` (all that resuming needs), ``vocoder/`` (a checkpoint folder at the
     averaged weights) and TensorBoard's event files.
@@ -62,10 +62,10 @@ class FitCLI(LightningCLI):
         parser.link_arguments("model.mel", "data.mel")
 
     def _parse_ckpt_path(self) -> None:
-        """Settings are those of the recipe and the flags; a checkpoint that goes on has no say in them."""
+        """Leave settings to the recipe and the flags; a checkpoint that goes on has no say in them."""
 
     def fit(self, **arguments: Any) -> None:
-        """Train; what goes wrong between reading a checkpoint and going on from it is the fault of that."""
+        """Train; what goes wrong between reading a checkpoint and going on from it is the checkpoint's fault."""
         with resumed(self.trainer):
             self.trainer.fit(**arguments)
 
@@ -132,7 +132,7 @@ def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl
 
 
 def _recipes(arguments: list[str]) -> list[str]:
-    """The recipes among the arguments, of which each is YAML with sections; jsonargparse would unfold any that is not."""
+    """Return the recipes among the arguments; each must be YAML with sections, as jsonargparse would unfold any other."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", nargs="?", default=[])
     recipes = [recipe for recipe in parser.parse_known_args(arguments)[0].config if recipe and os.path.isfile(recipe)]

@@ -1,4 +1,4 @@
-"""Lightning's trainer with the precision that the machine computes well, and lines of progress that say what is left."""
+"""Train at the precision that the machine computes well, and print lines of progress that say what is left."""
 
 from __future__ import annotations
 
