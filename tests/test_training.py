@@ -3,7 +3,6 @@
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -167,12 +166,14 @@ def test_killed_and_resumed_it_is_the_uninterrupted_run(corpus, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     checkpoint = run / "checkpoints" / "last.ckpt"
-    deadline = time.time() + 120
-    while not checkpoint.exists():
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    deadline = time.time() + 300
+    try:
+        while not checkpoint.exists():
+            assert process.poll() is None and time.time() < deadline
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
     stopped = torch.load(checkpoint, weights_only=False)["global_step"]
     assert not list(checkpoint.parent.glob("*.tmp")) and stopped >= 4
     trainer = fit(arguments(corpus, run, *schedule, "--trainer.max_steps", str(stopped + 12), "--ckpt_path", "last"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 from textwrap import shorten
@@ -72,19 +73,26 @@ class FitCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse what would overwrite a run or turn it into another, before anything is written."""
         settings = self.config["fit"].as_dict()
-        check_folder(Path(self.trainer.default_root_dir), settings["ckpt_path"], settings)
+        check_folder(self._run, settings["ckpt_path"], settings)
+
+    @property
+    def _run(self) -> Path:
+        return Path(self.trainer.default_root_dir)
 
     def after_fit(self) -> None:
         """Validate and save the vocoder once more, if the run ended between two validations."""
+        if self.trainer.strategy.checkpoint_io.step == self.trainer.global_step and (self._run / "vocoder").is_dir():
+            return                                                     # nothing was trained
         saver = next(callback for callback in self.trainer.callbacks if isinstance(callback, SaveVocoder))
         if self.trainer.limit_val_batches and saver.saved_step < self.trainer.global_step:
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
     def before_instantiate_classes(self) -> None:
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # it is: see crops.py
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*treespec.*|Checkpoint directory")
         notices = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-        notices.addFilter(lambda record: "Tip:" not in record.getMessage())  # advertisements
+        needless = re.compile("Tip:|TPU available|`weights_only`|Found current_model_state|Signaling Trainer to stop")
+        notices.addFilter(lambda record: not needless.search(record.getMessage()))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._get(self.config_init, "trainer")
