@@ -242,12 +242,12 @@ class Vocoder(nn.Module):
     def _mel(self, mel: Array, least: int = 1) -> Tensor:
         """Return a mel as the model takes it: (batch, n_mels, frames), in its dtype, on its device."""
         given, n_mels = tuple(mel.shape), self.settings.n_mels
+        turned = "mel.T" if len(given) == 2 else "mel.transpose(1, 2)" if torch.is_tensor(mel) else "mel.swapaxes(1, 2)"
         mel = torch.as_tensor(mel)
         if mel.ndim == 2:
             mel = mel[None]
         if mel.ndim != 3 or mel.shape[1] != n_mels:
             bands_last = mel.ndim == 3 and mel.shape[2] == n_mels
-            turned = "mel.T" if len(given) == 2 else "mel.transpose(1, 2)" if torch.is_tensor(mel) else "mel.swapaxes(1, 2)"
             cure = f"give {turned}" if bands_last else "compute it with this checkpoint's mel settings (vocoder.settings)"
             wanted = f"({n_mels}, frames) or (batch, {n_mels}, frames)"
             raise ValueError(f"mel has shape {given}, this vocoder wants {wanted}: {cure}")

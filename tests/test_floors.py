@@ -25,7 +25,7 @@ THIRD_PARTIES = {
     "files": {"numpy", "yaml"}, "audio": BASIC | {"soundfile", "soxr", "safetensors", "h5py"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"},
-    "evaluation": BASIC | {"soundfile", "soxr", "pesq", "pystoi", "parselmouth"},
+    "evaluation": BASIC | {"soundfile", "soxr", "pesq", "pystoi", "parselmouth", "onnxruntime"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
     "data": BASIC | {"soundfile", "webdataset"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse", "tensorboard"},

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -141,12 +142,13 @@ def test_names_numbers_and_vectors_are_the_same_voice(vocoder):
 
 
 def test_streams_and_the_denoiser_follow_the_voice(vocoder):
+    vocoder = Vocoder(deepcopy(vocoder.model), SETTINGS, vocoder.facts).double()      # rounding is not what this is about
     mel = torch.randn(2, 8, 100)
     for speaker in ("anna", ["cleo", "ben"]):
         whole = vocoder(mel, seed=0, speaker=speaker, denoise=0.5)
         chunks = torch.cat(list(vocoder.stream(mel, 30, seed=0, speaker=speaker, denoise=0.5)), dim=1)
-        torch.testing.assert_close(chunks, whole, atol=1e-3, rtol=0)
-        alone = Vocoder(vocoder.model, SETTINGS, vocoder.facts)(mel, seed=0, speaker=speaker, denoise=0.5)
+        torch.testing.assert_close(chunks, whole, atol=1e-9, rtol=0)
+        alone = Vocoder(vocoder.model, SETTINGS, vocoder.facts).double()(mel, seed=0, speaker=speaker, denoise=0.5)
         torch.testing.assert_close(alone, whole)
 
 

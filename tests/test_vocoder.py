@@ -1,9 +1,10 @@
 """The calls that users make, on a small model and on the shipped one."""
 
+import numpy as np
 import pytest
 import torch
 
-from flowavenet import MelSpectrogram, Vocoder
+from flowavenet import MelSpectrogram, Vocoder, load_mel
 from flowavenet.hub import shipped_checkpoints
 from flowavenet.vocoder import DEFAULT
 
@@ -27,6 +28,51 @@ def test_encode_decode_is_exact_at_any_length(vocoder, speech, samples):
     wave = speech[:, :samples]
     mel = vocoder.mel(wave)
     assert (vocoder.decode(vocoder.encode(wave, mel), mel) - wave).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("given", [
+    lambda mel: mel.numpy(), lambda mel: mel[0], lambda mel: mel[0].numpy(), lambda mel: mel.double(),
+    lambda mel: mel.numpy().astype("float16").astype("float32"), lambda mel: np.asfortranarray(mel.numpy()),
+])
+def test_mels_and_waves_come_as_they_are(vocoder, speech, given):
+    """Tensors or arrays, of any float type, with or without a batch dimension."""
+    wave = speech[:, :5000]
+    mel = vocoder.mel(wave)
+    close = {"atol": 1e-2, "rtol": 0}                                  # one of them went through half precision
+    torch.testing.assert_close(vocoder(given(mel), seed=0), vocoder(mel, seed=0), **close)
+    torch.testing.assert_close(vocoder.mel(wave[0].numpy()), mel)
+    torch.testing.assert_close(vocoder.encode(wave[0].numpy(), given(mel)), vocoder.encode(wave, mel), atol=0.1, rtol=0)
+    torch.testing.assert_close(torch.cat(list(vocoder.stream(given(mel), 8, seed=0)), dim=1), vocoder(mel, seed=0), **close)
+
+
+def test_half_precision_mels_are_widened(vocoder):
+    mel = torch.randn(1, 80, 5) - 5
+    assert vocoder(mel.half(), seed=0).dtype == vocoder(mel.bfloat16(), seed=0).dtype == torch.float32
+
+
+@pytest.mark.parametrize("mel, says", [
+    (torch.zeros(30, 80), r"mel has shape \(30, 80\), this vocoder wants \(80, frames\) or .* give mel.T"),
+    (torch.zeros(1, 30, 80), r"give mel.transpose\(1, 2\)"),
+    (np.zeros((1, 30, 80), "float32"), r"give mel.swapaxes\(1, 2\)"),
+    (torch.zeros(100, 30), "compute it with this checkpoint's mel settings"), (torch.zeros(2, 3, 80, 9), "wants"),
+    (torch.zeros(80), "wants"), (torch.zeros(80, 9, dtype=torch.int16), "floating-point"), (torch.zeros(80, 0), "0 frames"),
+])
+def test_what_is_no_mel_is_told_with_the_cure(vocoder, mel, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        vocoder(mel)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_wave_is_told_with_the_cure(vocoder):
+    with pytest.raises(ValueError, match="divide 16-bit samples by 32768"):
+        vocoder.mel(torch.zeros(1, 5000, dtype=torch.int16))
+    with pytest.raises(ValueError, match=r"wave has shape \(1, 1, 5000\)"):
+        vocoder.mel(torch.zeros(1, 1, 5000))
+
+
+def test_load_mel_and_vocode_are_two_lines(vocoder, tmp_path):
+    np.save(tmp_path / "mel.npy", np.full((7, 80), -5.0, np.float16))  # as Tacotrons write them: (frames, bands)
+    assert vocoder(load_mel(tmp_path / "mel.npy")).shape == (1, 7 * 256)
 
 
 def test_seed_decides_the_samples(vocoder):

@@ -1,1 +1,4 @@
-"""How close vocoded speech is to the recording. The metric libraries are optional: pip install 'flowavenet[evaluate]'."""
+"""Measure how close vocoded speech is to the recording, and how it sounds.
+
+The metric libraries are optional: pip install 'flowavenet[evaluate]'.
+"""

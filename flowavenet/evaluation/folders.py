@@ -17,7 +17,7 @@ from torch import Tensor
 from flowavenet.audio import audio_info, list_audio, load_audio
 from flowavenet.batch import Failures, end_with_parent
 from flowavenet.evaluation.alignment import decibels, find_lag, level_gain, without_lag
-from flowavenet.evaluation.metrics import score
+from flowavenet.evaluation.metrics import describe, score
 
 SHORTEST_SECONDS = 0.3
 UNEQUAL_SECONDS = 0.1
@@ -96,7 +96,10 @@ def compare(recording: Tensor, path: Path, sample_rate: int) -> tuple[Row, Tenso
 
 
 def judge(utterance: Utterance, keep: Keep | None = None) -> tuple[list[Row], list[str]]:
-    """Score each copy of a recording at the recording's sample rate, past bad files: rows, and what went wrong."""
+    """Score each copy of a recording at the recording's sample rate, past bad files: rows, and what went wrong.
+
+    If any copy could be scored, the first row, of system None, has what the recording itself has.
+    """
     rows, waves, failures = [], {}, Failures()
     with failures.noted(utterance.recording):
         rate = audio_info(utterance.recording).sample_rate
@@ -106,6 +109,9 @@ def judge(utterance: Utterance, keep: Keep | None = None) -> tuple[list[Row], li
                 with failures.noted(path):
                     row, waves[system] = compare(recording, path, rate)
                     rows.append({"system": system, "file": utterance.name} | row)
+    if rows:
+        facts = {"seconds": len(recording) / rate, "lag_ms": 0.0, "gain_db": 0.0, "note": ""}
+        rows.insert(0, {"system": None, "file": utterance.name} | facts | describe(recording, rate))
     if keep and rows:
         keep(utterance.name, {None: recording, **waves}, rate)
     return rows, list(failures.values())
@@ -127,14 +133,15 @@ def score_all(
     Returns:
         Rows, system by system: ``system``, ``file``, ``seconds`` compared, ``lag_ms`` of the copy (positive: late),
         ``gain_db`` it was raised by, a ``note``, and every metric of :data:`~flowavenet.evaluation.metrics.METRICS`;
-        and what went wrong, a line for each bad file.
+        system None, first, is the recordings, with the metrics that they have by themselves; and what went wrong, a line
+        for each bad file.
     """
     rows, failed = [], []
     for done, (own, wrong) in enumerate(_each(partial(judge, keep=keep), pairs, workers), start=1):
         rows += own
         failed += wrong
         progress(done, len(pairs))
-    order = {system: i for pair in pairs for i, system in enumerate(pair.copies)}
+    order = {None: -1} | {system: i for pair in pairs for i, system in enumerate(pair.copies)}
     return sorted(rows, key=lambda row: order[row["system"]]), failed
 
 

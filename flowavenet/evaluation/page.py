@@ -23,6 +23,8 @@ from flowavenet.files import ready_folder, write_atomically
 from flowavenet.plots import save_image
 
 RECORDING = "recording"
+BRIEF = ("mr_stft_log_magnitude", "pesq_wb", "hnr_db", "dnsmos")
+"""Metrics that stand beside a spectrogram."""
 RANGE_DB = 90.0
 ARROWS = {"low": "↓", "high": "↑", "0": "→ 0"}
 
@@ -76,7 +78,7 @@ def write_page(report: Report, gallery: Gallery) -> Path:
     rows = {(row["system"], row["file"]): row for row in report.rows}
     utterances = []
     for pair in gallery.pairs:
-        own = {system: rows[system, pair.name] for system in pair.copies if (system, pair.name) in rows}
+        own = {system: rows[system, pair.name] for system in (None, *pair.copies) if (system, pair.name) in rows}
         if own:
             utterances.append(_utterance(pair.name, own, gallery))
     parts = {
@@ -93,19 +95,18 @@ def write_page(report: Report, gallery: Gallery) -> Path:
     return gallery.out / "index.html"
 
 
-def _utterance(name: str, rows: dict[str, dict], gallery: Gallery) -> str:
-    """A recording and its copies: players, spectrograms, figures."""
-    badness = {
-        key: max((_badness(row[key], metric) for row in rows.values()), default=-math.inf) for key, metric in METRICS.items()
-    }
+def _utterance(name: str, rows: dict[str | None, dict], gallery: Gallery) -> str:
+    """Return a recording (None) and its copies: players, spectrograms, figures."""
+    copies = {system: row for system, row in rows.items() if system is not None}
+    badness = {key: max(_badness(row[key], metric) for row in copies.values()) for key, metric in METRICS.items()}
     keys = " ".join(f'data-{key}="{value:.4g}"' for key, value in badness.items() if math.isfinite(value))
     takes = []
-    for i, system in enumerate([None, *rows]):
+    for i, system in enumerate([None, *copies]):
         picture = quote(gallery.picture(system, name))
         image = f'<img src="{picture}" alt="spectrogram" loading="lazy">' if gallery.pictures else ""
         takes.append(
             f'<div class="take"><button type="button"><kbd>{i}</kbd>{escape(system or RECORDING)}</button>'
-            f'<div class="line">{image}<i></i></div><p>{_brief(rows[system]) if system else ""}</p>'
+            f'<div class="line">{image}<i></i></div><p>{_brief(rows[system]) if system in rows else ""}</p>'
             f'<audio src="{quote(gallery.audio(system, name))}" preload="none" controls></audio></div>'
         )
     shown = {key: (metric.title, metric.digits) for key, metric in METRICS.items()}
@@ -114,16 +115,18 @@ def _utterance(name: str, rows: dict[str, dict], gallery: Gallery) -> str:
         (title, "", [f"<td>{number(row[key], digits)}</td>" for row in rows.values()])
         for key, (title, digits) in shown.items()
     ]
-    seconds = max(row["seconds"] for row in rows.values())
+    seconds = max(row["seconds"] for row in copies.values())
+    figures = table([system or RECORDING for system in rows], lines)
     return (
         f"<section {keys}><h3>{escape(name)} <small>{seconds:.1f} s</small></h3>{''.join(takes)}"
-        f"<details><summary>all figures</summary>{table(list(rows), lines)}</details></section>"
+        f"<details><summary>all figures</summary>{figures}</details></section>"
     )
 
 
 def _brief(row: dict) -> str:
-    """The few figures that stand beside a spectrogram, and what was done to the file."""
-    said = [f"{METRICS[key].title} <b>{number(row[key], METRICS[key].digits)}</b>" for key in list(METRICS)[:4:2]]
+    """Return the few figures that stand beside a spectrogram, and what was done to the file."""
+    known = [key for key in BRIEF if not math.isnan(row[key])]
+    said = [f"{METRICS[key].title} <b>{number(row[key], METRICS[key].digits)}</b>" for key in known]
     if row["lag_ms"]:
         said.append(f"lag {number(row['lag_ms'], 1)} ms undone")
     return "<br>".join([*said, *([escape(row["note"])] if row["note"] else [])])
@@ -136,11 +139,13 @@ def _medians(report: Report) -> str:
         bad = [_badness(value.median, metric) for value in values]
         best = min(bad) if len(bad) > 1 and -math.inf < min(bad) < max(bad) else None
         cells = [_cell(value, metric, "best" if b == best else "") for value, b in zip(values, bad, strict=True)]
-        lines.append((metric.title, ARROWS[metric.best], cells))
+        own = [] if report.recordings is None else [_cell(report.recordings[name], metric, "")]
+        lines.append((metric.title, ARROWS[metric.best], [*own, *cells]))
     facts = {"files": [str(len(report.of(system, "file"))) for system in report.systems]}
     facts |= {title: [span(report.of(system, key)) for system in report.systems] for key, title in FACTS.items()}
-    lines += [(title, "", [f'<td class="fact">{text}</td>' for text in texts]) for title, texts in facts.items()]
-    return table(list(report.systems), lines)
+    blank = ["<td></td>"] * (report.recordings is not None)
+    lines += [(title, "", [*blank, *(f'<td class="fact">{text}</td>' for text in texts)]) for title, texts in facts.items()]
+    return table(list(report.columns), lines)
 
 
 def _differences(report: Report) -> str:

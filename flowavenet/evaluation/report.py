@@ -16,6 +16,7 @@ from flowavenet.evaluation.medians import Median, Row, by_system, differences
 from flowavenet.evaluation.metrics import METRICS
 from flowavenet.files import write_atomically
 
+RECORDINGS = "recordings"
 FACTS = {"lag_ms": "lag undone, ms", "gain_db": "gain given, dB"}
 """Of each file, besides the metrics."""
 
@@ -35,26 +36,43 @@ class Report:
     hints: Sequence[str] = field(default_factory=list)
 
     @cached_property
+    def copies(self) -> list[Row]:
+        """Return the rows of systems, without those of the recordings."""
+        return [row for row in self.rows if row["system"] is not None]
+
+    @cached_property
+    def recordings(self) -> dict[str, Median] | None:
+        """Return the medians of what the recordings have by themselves; None if their rows are not given."""
+        return by_system([row for row in self.rows if row["system"] is None]).get(None)
+
+    @property
+    def columns(self) -> dict[str, dict[str, Median]]:
+        """Return the medians of the recordings, if known, and of the systems, each under its title."""
+        own = {} if self.recordings is None else {RECORDINGS: self.recordings}
+        return own | {(f"{system}/" if system == RECORDINGS else system): found for system, found in self.systems.items()}
+
+    @cached_property
     def systems(self) -> dict[str, dict[str, Median]]:
         """System -> metric -> median."""
-        return by_system(self.rows)
+        return by_system(self.copies)
 
     @cached_property
     def differences(self) -> dict[tuple[str, str], dict[str, Median]]:
         """(first, second) -> metric -> median of second less first, file by file."""
-        return differences(self.rows)
+        return differences(self.copies)
 
-    def of(self, system: str, key: str) -> list[Any]:
+    def of(self, system: str | None, key: str) -> list[Any]:
         """One column of the rows of a system."""
         return [row[key] for row in self.rows if row["system"] == system]
 
     def text(self) -> str:
-        """All medians, a line per metric and a column per system; and by how much the others exceed the first."""
+        """Return all medians, a line per metric and a column per system; and by how much the others exceed the first."""
         parts = [f"# median [95 % interval] over files; {POLICY}", *(f"# {hint}" for hint in self.hints)]
-        table = [["", "best", *self.systems], *self._lines(self.systems)]
-        table.append(["files", "", *(str(len(self.of(system, "file"))) for system in self.systems)])
+        table = [["", "best", *self.columns], *self._lines(self.columns)]
+        blank = [""] * (len(self.columns) - len(self.systems))        # the recordings have not been brought to anything
+        table.append(["files", "", *blank, *(str(len(self.of(system, "file"))) for system in self.systems)])
         for key, title in FACTS.items():
-            table.append([title, "", *(span(self.of(system, key)) for system in self.systems)])
+            table.append([title, "", *blank, *(span(self.of(system, key)) for system in self.systems)])
         parts.append(_aligned(table))
         first, *others = self.systems
         if others:
@@ -74,17 +92,18 @@ class Report:
     def write(self, out: Path) -> None:
         """Write ``scores.csv``, a line per file, and ``scores.json``, everything, into a folder."""
         with write_atomically(out / "scores.csv") as temporary, temporary.open("w", newline="") as file:
-            table = csv.DictWriter(file, list(self.rows[0]))
+            table = csv.DictWriter(file, list(self.copies[0]))
             table.writeheader()
-            table.writerows({key: "" if _unknown(value) else value for key, value in row.items()} for row in self.rows)
+            table.writerows({key: "" if _unknown(value) else value for key, value in row.items()} for row in self.copies)
         content = {
             "policy": POLICY,
+            "recordings": _plain(self.recordings or {}),
             "systems": {system: _plain(medians) for system, medians in self.systems.items()},
             "differences": [
                 {"first": first, "second": second, "second_less_first": _plain(medians)}
                 for (first, second), medians in self.differences.items()
             ],
-            "files": [{key: None if _unknown(value) else value for key, value in row.items()} for row in self.rows],
+            "files": [{key: None if _unknown(value) else value for key, value in row.items()} for row in self.copies],
             "failed": list(self.failed),
             "hints": list(self.hints),
         }

@@ -180,8 +180,9 @@ class FlowVocoder(nn.Module, ABC):
     @staticmethod
     def with_voice(cond: Tensor, voice: Tensor) -> Tensor:
         """Append the vectors (batch or 1, speaker_width) to the channels of the conditioning, the same at every time."""
-        shape = len(voice), *(1,) * (cond.ndim - 2), voice.shape[1]
-        return torch.cat([cond, voice.to(cond.dtype).view(shape).expand(*cond.shape[:-1], -1)], dim=-1)
+        while voice.ndim < cond.ndim:
+            voice = voice.unsqueeze(1)
+        return torch.cat([cond, voice.to(cond.dtype).expand(*cond.shape[:-1], -1)], dim=-1)
 
     def voice(self, speaker: Tensor | None, batch: int = 1) -> Tensor | None:
         """Return the vectors that stand for speakers, (batch or 1, speaker_width); None if the model knows no voices.
@@ -201,7 +202,8 @@ class FlowVocoder(nn.Module, ABC):
         if speaker is None:
             raise refusal("is missing")
         vectors = speaker.is_floating_point()
-        if speaker.ndim < 1 or speaker.shape[1:] != ((width,) if vectors else ()) or speaker.shape[0] not in (batch, 1):
+        fits = speaker.ndim > 0 and speaker.shape[1:] == ((width,) if vectors else ())
+        if not fits or (speaker.shape[0] != batch and speaker.shape[0] != 1):          # a compiler may not know the batch
             raise refusal(f"has shape {tuple(speaker.shape)}, {speaker.dtype}")
         if vectors:
             return speaker

@@ -68,10 +68,6 @@ class Net(nn.Module):
             return checkpoint(self.tile, x, cond, use_reentrant=False, preserve_rng_state=False)
         return self.tile(x, cond)
 
-    def narrow(self, x: Tensor) -> Tensor:
-        """Return ``x`` in the number format of the weights."""
-        return x.to(next(self.parameters()).dtype)
-
 
 class CondHalf(nn.Module):
     """Let a net see only one half of the conditioning: with a mel, the lower or the upper bands.

@@ -8,14 +8,18 @@ Inside, nets work on pictures: a convolution's result is then no view, and to ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowavenet.nets import winograd
+
 FEW = 1000
 """Rows below which a pointwise convolution in half precision runs faster as a matrix product, on CPUs with bfloat16."""
+MANY = 8192
+"""Input channels from which oneDNN takes three times as long for a pointwise convolution as a matrix product (AVX2)."""
 
 
 class TimeConv(nn.Conv1d):
@@ -45,19 +49,26 @@ class TimeConv(nn.Conv1d):
             raise ValueError(f"kernel_size is {kernel_size}; a centred convolution needs an odd one, or causal: true")
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation, groups=groups)
         self.weight = nn.Parameter(channels_last(self.weight.detach()))
-        self.causal = causal
         span = (kernel_size - 1) * dilation
         self.receptive_field = (span, 0) if causal else (span // 2, span // 2)
+        self.pointwise = kernel_size == groups == 1
+        self.causal = causal
+        self._padding, self._dilation = (0, self.receptive_field[1]), (1, dilation)    # of the picture
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 3:
             return rows(self(picture(x)))
-        return convolve(x, self.weight, self.bias, self.receptive_field, self.dilation[0], self.groups)
+        return self.convolve(x, self.weight, self.bias)
 
-    def parts(self, x: Tensor, count: int) -> Iterator[Tensor]:
-        """Give the result for a picture in ``count`` equal parts of its channels, each computed when it is asked for."""
-        for weight, bias in zip(self.weight.chunk(count), self.bias.chunk(count), strict=True):
-            yield convolve(x, weight, bias, self.receptive_field, self.dilation[0], self.groups)
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return what the convolution of a picture would be with another weight and bias."""
+        if self.pointwise and _as_product(x, weight):
+            return picture(F.linear(rows(x), weight.squeeze(2), bias))
+        if winograd.pays(x, weight):
+            return picture(winograd.convolve(rows(x), weight, bias, self.receptive_field[0], self._dilation[1]))
+        if self.causal:
+            x = F.pad(x, self.receptive_field)
+        return torch.conv2d(x, weight.unsqueeze(2), bias, 1, self._padding, self._dilation, self.groups)
 
 
 def picture(x: Tensor) -> Tensor:
@@ -70,24 +81,15 @@ def rows(x: Tensor) -> Tensor:
     return x.squeeze(2).transpose(1, 2)
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, sides: tuple[int, int] = (0, 0), dilation: int = 1, groups: int = 1
-) -> Tensor:
-    """Compute a :class:`TimeConv` of a picture, with ``sides`` steps of zeros before and after the signal."""
-    if weight.shape[2] == groups == 1 and _as_product(x, weight):
-        return picture(F.linear(rows(x), weight[:, :, 0], bias))
-    left, right = sides
-    if left != right:
-        x, right = F.pad(x, (left, right)), 0
-    return F.conv2d(x, weight.unsqueeze(2), bias, padding=(0, right), dilation=(1, dilation), groups=groups)
-
-
 def _as_product(x: Tensor, weight: Tensor) -> bool:
     """Say whether a matrix product is the faster way to a pointwise convolution."""
-    if x.device.type != "cpu":
-        return True
-    half = weight.dtype.itemsize == 2 or torch.is_autocast_enabled("cpu")
-    return half and x.shape[3] < FEW
+    if x.is_cpu:
+        if x.dtype.itemsize == 2:
+            return x.shape[3] < FEW
+        several = torch.compiler.is_compiling() or torch.get_num_threads() > 1
+        if weight.shape[1] < MANY and several:                         # in float32 oneDNN is faster, where torch uses it
+            return False
+    return not torch.is_grad_enabled()                                 # a product is a view, see above
 
 
 def zero_conv(in_channels: int, out_channels: int) -> TimeConv:
@@ -106,13 +108,13 @@ def channels_last(weight: Tensor) -> Tensor:
 def gate(both: Tensor) -> Tensor:
     """Return tanh(filter) * sigmoid(gate) of a picture ``both`` whose channels hold one after the other.
 
-    Sigmoid is several times faster on a CPU than tanh:
+    ``both`` is overwritten. Sigmoid is several times faster on a CPU than tanh:
 
     tanh(f) s = (1 - 2 sigmoid(-2 f)) s = s - 2 sigmoid(-2 f) s
     """
-    filter, gate = both.chunk(2, dim=1)
-    gate = gate.sigmoid()
-    return torch.addcmul(gate, filter.mul(-2).sigmoid_(), gate, value=-2)
+    both.narrow(1, 0, both.shape[1] // 2).mul_(-2)
+    filter, gate = both.sigmoid_().chunk(2, dim=1)
+    return torch.addcmul(gate, filter, gate, value=-2)
 
 
 def total_receptive_field(layers: Iterable[nn.Module]) -> tuple[int, int]:

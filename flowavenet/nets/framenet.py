@@ -82,7 +82,7 @@ class FrameNet(Net):
         self.last = zero_conv(width, out_channels)
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
+        x, cond = (picture(a.to(self.last.bias.dtype)) for a in (x, cond))
         h = self.front(x).add_(self.conditioning(cond))
         for depthwise, pointwise, residual in zip(self.depthwise, self.pointwise, self.residual, strict=True):
             h = residual(gate(pointwise(depthwise(h)))).add_(h)

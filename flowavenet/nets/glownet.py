@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -45,11 +46,12 @@ class GlowNet(Net):
         self.end = zero_conv(width, out_channels)
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
+        x, cond = (picture(a.to(self.end.bias.dtype)) for a in (x, cond))
         h, skips = self.start(x), None
-        width, given = h.shape[1], self.conditioning.parts(cond, len(self.dilated))
-        for dilated, of_cond, onward in zip(self.dilated, given, self.onward, strict=True):
-            both = onward(gate(dilated(h).add_(of_cond)))
+        width, read = h.shape[1], self.conditioning
+        given = _by_layer(read, len(self.dilated))
+        for dilated, weight, bias, onward in zip(self.dilated, *given, self.onward, strict=True):
+            both = onward(gate(dilated(h).add_(read.convolve(cond, weight, bias))))
             skip = both[:, -width:]
             skips = skip if skips is None else skips + skip
             if both.shape[1] > width:
@@ -84,10 +86,18 @@ class SeparableNet(Net):
         self.end = zero_conv(width, out_channels)
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
-        h, given = self.start(x), self.conditioning.parts(cond, len(self.residual))
-        for depthwise, pointwise, of_cond, residual in zip(
-            self.depthwise, self.pointwise, given, self.residual, strict=True
+        x, cond = (picture(a.to(self.end.bias.dtype)) for a in (x, cond))
+        h = self.start(x)
+        for depthwise, pointwise, weight, bias, residual in zip(
+            self.depthwise, self.pointwise, *_by_layer(self.conditioning, len(self.residual)), self.residual, strict=True
         ):
-            h = residual(gate(pointwise(depthwise(h)).add_(of_cond))).add_(h)
+            # one product of what the depthwise convolution gives and of the conditioning
+            weight, bias = torch.cat([pointwise.weight, weight], dim=1), pointwise.bias + bias
+            both = pointwise.convolve(torch.cat([depthwise(h), cond], dim=1), weight, bias)
+            h = residual(gate(both)).add_(h)
         return rows(self.end(h))
+
+
+def _by_layer(conv: TimeConv, layers: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return the weights and the biases that one convolution has for each layer."""
+    return conv.weight.chunk(layers), conv.bias.chunk(layers)

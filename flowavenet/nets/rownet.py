@@ -55,8 +55,9 @@ class RowNet(Net):
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
         # the conditioning is a picture (batch, channels, columns, rows), channels last, as it comes: columns are its height
-        cond = self.narrow(cond.unflatten(2, (self.rows, -1))[:, :, 1:]).contiguous().permute(0, 3, 1, 2)
-        h, skips = self.front(self.narrow(x[:, :, :-1]).unsqueeze(1)), None
+        dtype = self.last.bias.dtype
+        cond = cond.unflatten(2, (self.rows, -1))[:, :, 1:].to(dtype).contiguous().permute(0, 3, 1, 2)
+        h, skips = self.front(x[:, :, :-1].to(dtype).unsqueeze(1)), None
         width = h.shape[1]
         for dilated, conditioning, onward in zip(self.dilated, self.conditioning, self.onward, strict=True):
             down, along = dilated.dilation

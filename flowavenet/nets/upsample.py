@@ -50,13 +50,11 @@ class MelUpsampler(nn.Module):
                 layer.bias.zero_()
 
     def forward(self, mel: Tensor) -> Tensor:
-        # on the transposed picture, which is how the result is to lie in memory
-        cond = mel.transpose(1, 2).unsqueeze(1)                        # (batch, 1, frames, n_mels)
-        for layer, stride in zip(self.layers, self.strides, strict=True):
-            weight = layer.weight.transpose(2, 3)
-            cond = F.conv_transpose2d(cond.to(weight.dtype), weight, layer.bias, (stride, 1), (stride // 2, 1))
-            cond = F.leaky_relu(cond, 0.4, inplace=True)
-        return wide(cond.squeeze(1)).contiguous()
+        cond = mel.unsqueeze(1).to(self.layers[0].bias.dtype)          # (batch, 1, n_mels, frames)
+        for layer in self.layers:
+            cond = F.leaky_relu(layer(cond), 0.4, inplace=True)
+        # strides along the last dimension are the fast ones; to turn the result costs less than strides along another
+        return wide(cond.squeeze(1).transpose(1, 2)).contiguous()
 
 
 def triangle(stride: int) -> Tensor:

@@ -61,7 +61,7 @@ class WaveNet(Net):
         self.scale = nn.Parameter(torch.zeros(1, out_channels, 1))
 
     def tile(self, x: Tensor, cond: Tensor) -> Tensor:
-        x, cond = picture(self.narrow(x)), picture(self.narrow(cond))
+        x, cond = (picture(a.to(self.last.bias.dtype)) for a in (x, cond))
         h, skips = self.front(x).relu_(), None
         for i, (dilated, conditioning, skip) in enumerate(zip(self.dilated, self.conditioning, self.skip, strict=True)):
             gated = gate(dilated(h).add_(conditioning(cond)))

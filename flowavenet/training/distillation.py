@@ -23,6 +23,7 @@ from flowavenet.losses import (
 )
 from flowavenet.models import IAF, WaveNet
 from flowavenet.nets import load_weights
+from flowavenet.nets.conv import rows
 from flowavenet.training.base import VocoderTraining
 from flowavenet.transforms import Gaussian, LogisticMixture
 
@@ -139,7 +140,7 @@ class DistillationTraining(VocoderTraining):
         """
         features: list[Tensor] = []
         net = self.teacher.flow.inner.net
-        hooks = [layer.register_forward_hook(lambda *seen: features.append(seen[2])) for layer in net.skip]
+        hooks = [layer.register_forward_hook(lambda *seen: features.append(rows(seen[2]))) for layer in net.skip]
         net.tiled = False                                              # else each layer would be heard once for each tile
         try:
             return features, self.teacher.predict(wave, mel, speaker)

@@ -91,7 +91,7 @@ class FitCLI(LightningCLI):
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # it is: see crops.py
         warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*treespec.*|Checkpoint directory")
         notices = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-        needless = re.compile("Tip:|TPU available|`weights_only`|Found current_model_state|Signaling Trainer to stop")
+        needless = re.compile("Tip:|TPU available|`weights_only`|Found current_model_state")
         notices.addFilter(lambda record: not needless.search(record.getMessage()))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:

@@ -202,7 +202,7 @@ class InvertibleConv1x1(Transform):
         if self._frozen:
             return self._inverted[1:]
         fixed = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
-        same = self._version() if fixed else None
+        same = self._weight_state() if fixed else None
         if fixed and self._inverted is not None and self._inverted[0] == same:
             return self._inverted[1:]
         # in float64, so that the round trip in float32 is as exact as the products
@@ -211,7 +211,7 @@ class InvertibleConv1x1(Transform):
         self._inverted = (same, inverse, log_det) if fixed else None
         return inverse, log_det
 
-    def _version(self) -> tuple:
+    def _weight_state(self) -> tuple:
         """Return what changes when an optimizer, a copy or a move changes the weight; in inference mode nobody trains."""
         return None if self.weight.is_inference() else self.weight._version, self.weight.data_ptr(), self.weight.dtype
 
