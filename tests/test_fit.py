@@ -142,3 +142,28 @@ def test_the_time_left_is_that_of_the_first_limit():
     assert trainers._seconds_left(trainer, 2.0) == 20 and trainers._seconds_left(trainer, 60.0) == 100
     trainer.callbacks, trainer.max_steps = [], -1
     assert trainers._seconds_left(trainer, 2.0) is None
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_batch_end"])
+def test_told_to_stop_around_a_validation_the_vocoder_has_the_averages(corpus, monkeypatch, tmp_path, hook):
+    """Before its first step they are apart from the module, in its midst they have changed places."""
+    from flowavenet.checkpoint import load_checkpoint
+    from flowavenet.training.fit import fit
+
+    averages = {}
+
+    def told(module, *_):
+        if module.trainer.validating:
+            averages.update({name: weight.clone() for name, weight in module.model.state_dict().items()})
+        if module.trainer.validating or module.trainer.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    words = ["--showcase.clips", "0", "--ema.decay", "0.5", "--trainer.val_check_interval", "3", "--trainer.max_steps", "9"]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(LikelihoodTraining, hook, told, raising=False)
+        fit(arguments(corpus, tmp_path, *words))
+    saved = load_checkpoint(tmp_path / "vocoder")[0].state_dict()
+    if not averages:
+        last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        averages = {name: last[f"model.{name}"] for name in saved}
+    assert all(torch.equal(saved[name], weight) for name, weight in averages.items())

@@ -47,10 +47,13 @@ class SaveVocoder(pl.Callback):
         scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("valid/")}
         self._save(trainer, module, {name.replace("/", "_"): round(float(value), 4) for name, value in scores.items()})
 
-    def save_now(self, trainer: pl.Trainer, module: pl.LightningModule) -> Path:
-        """Save the vocoder without a score, as the run ends before the next validation does; return its folder."""
+    def save_now(self, trainer: pl.Trainer, module: pl.LightningModule, swapped: bool) -> Path:
+        """Save the vocoder without a score, as the run ends before the next validation does; return its folder.
+
+        In the midst of a validation the averages are ``swapped`` into the module.
+        """
         averages = next((callback for callback in trainer.callbacks if isinstance(callback, MovingAverage)), None)
-        if averages and not trainer.validating:                        # in a validation they are in the module
+        if averages and not swapped:
             module = averages.averaged
         self.model = deepcopy(module.model)
         return self._save(trainer, module, {})

@@ -60,15 +60,15 @@ class SaveAtEnd(pl.Callback):
 
     def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if self.told:
-            self._end(trainer, module, "stopped during a validation")
+            self._end(trainer, module, "stopped during a validation", swapped=True)
 
     def _listen(self, number: int, _: Any) -> None:
         self.told = number
         signal.signal(number, lambda *_: os._exit(128 + number))
 
-    def _end(self, trainer: pl.Trainer, module: pl.LightningModule, where: str) -> None:
+    def _end(self, trainer: pl.Trainer, module: pl.LightningModule, where: str, swapped: bool = False) -> None:
         for saver in (callback for callback in trainer.callbacks if isinstance(callback, SaveVocoder)):
-            where += f", the vocoder is {saver.save_now(trainer, module)}"
+            where += f", the vocoder is {saver.save_now(trainer, module, swapped)}"
         for logger in trainer.loggers:
             logger.finalize("interrupted")                             # writes what it has
         print(f"{where}; {GOES_ON}", file=sys.stderr)

@@ -69,7 +69,7 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
             if name == "mel" and not isinstance(old[name], str) & isinstance(new[name], str):
                 before, after = ({f"mel.{key}": value for key, value in asdict(mel_settings(one)).items()}
                                  for one in (old[name], new[name]))
-            elif name == "config" and old["name"] == new["name"] in MODELS:
+            elif name == "config" and isinstance(old[name], dict) and old.get("name") == new["name"] in MODELS:
                 before, after = (_fields(new["name"], one) for one in (old[name], new[name]))
             elif name == "corpus" and (_same(*map(os.path.abspath, map(str, (old[name], new[name]))))
                                        or not os.path.exists(str(old[name]))):
@@ -82,7 +82,7 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 def _fields(name: str, config: Any) -> dict[str, Any]:
     """Return all fields of a model's config, defaults included."""
     defaults = {key: field.default for key, field in MODELS[name].Config.__dataclass_fields__.items()}
-    return {f"config.{key}": value for key, value in (defaults | dict(config or {})).items()}
+    return {f"config.{key}": value for key, value in (defaults | (config or {})).items()}
 
 
 def _same(one: Any, other: Any) -> bool:
