@@ -49,6 +49,8 @@ def find_checkpoint(source: str | os.PathLike) -> Path:
     shipped = shipped_checkpoints()
     if str(source) in shipped:
         return shipped[str(source)]
+    if Path(source).name == "vocoder" and any(Path(source).parent.glob("events.out.tfevents.*")):
+        raise FileNotFoundError(f"{source}: this run has saved no vocoder yet; it does so when it validates, and at its end")
     if is_remote(source):
         return download(str(source))
     known = ", ".join(sorted(shipped)) or "none"

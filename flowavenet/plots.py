@@ -1,12 +1,12 @@
-"""Pictures: mel spectrograms, curves of cost and of training."""
+"""Draw pictures: mel spectrograms, curves of cost and of training."""
 
 from __future__ import annotations
 
 import io
 import os
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -104,7 +104,7 @@ def save_image(path: str | os.PathLike, levels: Tensor, low: float, high: float)
 
 
 def image_png(levels: Tensor, low: float, high: float) -> bytes:
-    """The same as the bytes of a PNG file."""
+    """Return such a picture as the bytes of a PNG file."""
     figure_class()                                                     # is there a matplotlib?
     from matplotlib.image import imsave
 
@@ -122,45 +122,29 @@ def figure_class() -> type[Figure]:
     return Figure
 
 
-class Line(NamedTuple):
-    """A curve of a panel: label, points, how it is drawn (``line``, ``faint`` or ``points``), heights of error bars."""
+def panel_svg(title: str, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+    """Draw curves (x, y) over steps as SVG to stand in a page, whose ``--soft`` gives the colour of text and axes.
 
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    kind: str = "line"
-    error: Sequence[float] | None = None
-
-
-def panel_svg(title: str, lines: Sequence[Line], log: bool = False) -> str:
-    """Curves over steps as SVG to stand in a page, whose ``--soft`` and ``--accent`` give the colours of text and points."""
-    soft, accent = "#010203", "#030201"                                # which matplotlib cannot take from the page itself
+    The vertical axis leaves out values far from the middle half of all, which would flatten the rest.
+    """
+    soft = "#010203"                                                   # which matplotlib cannot take from the page itself
     figure = figure_class()(figsize=(5.4, 3.1), layout="constrained")
     import matplotlib
 
     axis = figure.subplots()
-    drawn = sum(line.kind == "line" for line in lines)
-    colours = iter(matplotlib.colormaps["viridis"]([0.35 + 0.6 * i / max(drawn, 1) for i in range(drawn)]))
-    for line in lines:
-        if line.kind == "points":
-            axis.errorbar(line.x, line.y, line.error, fmt="o", ms=3.5, color=accent, label=line.label, capsize=3, zorder=3)
-        else:
-            faint = line.kind == "faint"
-            axis.plot(line.x, line.y, linewidth=0.6 if faint else 1.6, color=soft if faint else next(colours),
-                      alpha=0.35 if faint else 1, label=None if faint else line.label)
+    colours = matplotlib.colormaps["viridis"]([0.2 + 0.7 * i / len(curves) for i in range(len(curves))])
+    for (label, (x, y)), colour in zip(curves.items(), colours, strict=True):
+        axis.plot(x, y, linewidth=1.6, marker="." if len(x) < 60 else None, color=colour, label=label)
     axis.set_title(title, loc="left", fontsize=11, color=soft)
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(soft)
     axis.tick_params(which="both", colors=soft, labelsize=9)
     axis.grid(alpha=0.2, color=soft)
     axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
-    if log:
-        axis.set_yscale("log")
-    else:                                                              # a few outliers would flatten all the rest
-        y = torch.as_tensor([value for line in lines for value in line.y], dtype=torch.float64)
-        low, high = y.nanquantile(0.25).item(), y.nanquantile(0.75).item()
-        bottom, top = axis.get_ylim()
-        axis.set_ylim(max(bottom, low - 10 * (high - low) - 1e-9), min(top, high + 10 * (high - low) + 1e-9))
+    values = torch.as_tensor([value for _, y in curves.values() for value in y], dtype=torch.float64)
+    low, high = values.nanquantile(0.25).item(), values.nanquantile(0.75).item()
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(max(bottom, low - 10 * (high - low) - 1e-9), min(top, high + 10 * (high - low) + 1e-9))
     handles, labels = axis.get_legend_handles_labels()
     if len(labels) > 1:
         few = slice(None, None, len(labels) - 1 if len(labels) > 8 else 1)  # of many, the first and the last
@@ -169,4 +153,4 @@ def panel_svg(title: str, lines: Sequence[Line], log: bool = False) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": title}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = re.sub("<!--.*?-->", "", text.getvalue())
-    return svg[svg.index("<svg") :].replace(soft, "var(--soft)").replace(accent, "var(--accent)")
+    return svg[svg.index("<svg") :].replace(soft, "var(--soft)")

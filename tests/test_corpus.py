@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from flowavenet.audio import load_audio
-from flowavenet.training import corpus
-from flowavenet.training.corpus import Clip, prepare_corpus, read_corpus
+from flowavenet.data import corpus
+from flowavenet.data.corpus import Clip, prepare_corpus, read_corpus
 
 DATA = Path(__file__).parent / "data"
 RATE = 22050

@@ -18,8 +18,8 @@ from test_training import TINY, losses
 
 from flowavenet import cli
 from flowavenet.audio import MelSettings, MelSpectrogram
-from flowavenet.training.corpus import read_corpus
-from flowavenet.training.crops import FixedCrops, FromPosition
+from flowavenet.data.corpus import read_corpus
+from flowavenet.data.crops import FixedCrops, FromPosition
 
 MODELS = {
     "flowavenet": TINY,

@@ -158,7 +158,8 @@ def test_training_ends_as_told_with_a_checkpoint_of_that_step(corpus, monkeypatc
         patch.setattr(LikelihoodTraining, "on_train_batch_start", lambda self, *_: told(self), raising=False)
         fit([*words, "--trainer.max_steps", "1000"])
     assert ended.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before
-    assert "stopped at step 3; the same command with --ckpt_path last goes on" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "stopped at step 3, the vocoder is" in said and "; the same command with --ckpt_path last goes on" in said
     assert fit([*words, "--trainer.max_steps", "4", "--ckpt_path", "last"]).global_step == 4
     assert sorted(losses(tmp_path)) == [0, 1, 2, 3]                    # each step is in the log
 

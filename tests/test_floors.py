@@ -14,7 +14,8 @@ FLOOR = {
     "files": 0, "transforms": 0, "nets": 0, "losses": 0, "audio": 1,
     "models": 1,
     "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
-    "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "address": 2, "vocoding": 3, "tts": 3,
+    "data": 3, "training": 4,
+    "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "address": 2, "vocoding": 3, "tts": 3,
     "remote": 2, "clips": 4, "remotevocoding": 4, "rayvocoding": 4, "demo": 5, "serve": 5, "cli": 6,
     "__init__": 4,
 }
@@ -24,9 +25,10 @@ THIRD_PARTIES = {
     "files": {"numpy", "yaml"}, "audio": BASIC | {"soundfile", "soxr", "safetensors", "h5py"},
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"},
-    "evaluation": BASIC | {"soundfile", "tensorboard", "soxr", "pesq", "pystoi", "parselmouth", "onnxruntime"},
+    "evaluation": BASIC | {"soundfile", "soxr", "pesq", "pystoi", "parselmouth", "onnxruntime"},
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
-    "training": BASIC | {"pytorch_lightning", "jsonargparse", "soundfile", "webdataset"},
+    "data": BASIC | {"soundfile", "webdataset"},
+    "training": BASIC | {"pytorch_lightning", "jsonargparse", "tensorboard"},
     "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),
     "serve": BASIC | {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn", "websockets"},
     "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},
@@ -83,7 +85,7 @@ def test_help_loads_nothing_heavy():
 
 
 def test_library_and_corpus_load_nothing_they_may_not_need():
-    loaded = modules_after("from flowavenet import Vocoder; import flowavenet.training.corpus")
+    loaded = modules_after("from flowavenet import Vocoder; import flowavenet.data.corpus")
     assert "torch" in loaded
     assert not {"pytorch_lightning", "librosa", "matplotlib", "soundfile", "scipy", "huggingface_hub"} & loaded
 

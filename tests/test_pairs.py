@@ -11,11 +11,11 @@ from conftest import CLIPS
 from test_training import arguments, losses
 
 from flowavenet.audio import MelSettings, MelSpectrogram, convention, load_audio, load_mel
-from flowavenet.training.corpus import Clip, prepare_corpus, read_corpus
-from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops
+from flowavenet.data.corpus import Clip, prepare_corpus, read_corpus
+from flowavenet.data.crops import Crops, CropsInMemory, FixedCrops
+from flowavenet.data.pairs import SPARE, Pairs, doubts, fitted, places
 from flowavenet.training.data import SpeechData
 from flowavenet.training.likelihood import LikelihoodTraining
-from flowavenet.training.pairs import SPARE, Pairs, doubts, fitted, places
 
 HIFIGAN = MelSettings()
 RATE, HOP = HIFIGAN.sample_rate, HIFIGAN.hop_length

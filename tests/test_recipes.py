@@ -43,8 +43,8 @@ def pairing(voices, folder, mel):
     import numpy as np
 
     from flowavenet.audio import MelSpectrogram, load_audio, mel_settings
-    from flowavenet.training.corpus import prepare_corpus
-    from flowavenet.training.pairs import Pairs
+    from flowavenet.data.corpus import prepare_corpus
+    from flowavenet.data.pairs import Pairs
 
     settings = mel_settings(mel)
     folder.mkdir()

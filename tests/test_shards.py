@@ -15,14 +15,20 @@ import torch
 from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSettings, MelSpectrogram, load_audio
-from flowavenet.training import sharding
-from flowavenet.training.corpus import Clip
-from flowavenet.training.crops import Crops
+from flowavenet.data import shards
+from flowavenet.data.corpus import Clip
+from flowavenet.data.crops import Crops
+from flowavenet.data.pairs import Pairs
+from flowavenet.data.shards import (
+    INDEX,
+    PackedWave,
+    ShardCrops,
+    ShardedCorpus,
+    StreamedCrops,
+    prepare_shards,
+    read_index,
+)
 from flowavenet.training.data import SpeechData
-from flowavenet.training.pairs import Pairs
-from flowavenet.training.shardcrops import PackedWave, ShardCrops, StreamedCrops
-from flowavenet.training.sharding import prepare_shards
-from flowavenet.training.shards import INDEX, ShardedCorpus, read_index
 
 RATE = 22050
 MEL = MelSpectrogram(MelSettings())
@@ -103,7 +109,7 @@ def test_shards_are_tar_files_of_flac_and_json_about_as_large_as_asked(made, cor
 
 @pytest.mark.parametrize("stops_at", [0, 2])
 def test_interrupted_and_called_again_it_makes_the_same_bytes(source, made, tmp_path, monkeypatch, stops_at):
-    written, write = [], sharding._write
+    written, write = [], shards._write
 
     def stopping(*arguments):
         if len(written) == stops_at:
@@ -111,7 +117,7 @@ def test_interrupted_and_called_again_it_makes_the_same_bytes(source, made, tmp_
         written.append(write(*arguments))
         return written[-1]
 
-    monkeypatch.setattr(sharding, "_write", stopping)
+    monkeypatch.setattr(shards, "_write", stopping)
     with pytest.raises(KeyboardInterrupt):
         prepare_shards(source, tmp_path / "out", RATE, 0.1)
     assert len(list((tmp_path / "out").iterdir())) == 2 * stops_at

@@ -140,7 +140,7 @@ def tune(
 
 def _valid_files(inputs: Iterable[Path]) -> list[Path]:
     """As :func:`find_files`; but of a manifest, or a folder with one, the clips of its valid part."""
-    from flowavenet.training.corpus import read_corpus
+    from flowavenet.data.corpus import read_corpus
 
     files: list[Path] = []
     for path in inputs:

@@ -29,10 +29,9 @@ def prepare(
 ) -> None:
     """Check a corpus, file by file, and bring it to one format; run again, it goes on where it stopped."""
     from flowavenet.audio import mel_settings
-    from flowavenet.training.corpus import MANIFEST, prepare_corpus
-    from flowavenet.training.pairs import Pairs
-    from flowavenet.training.sharding import prepare_shards
-    from flowavenet.training.shards import INDEX
+    from flowavenet.data.corpus import MANIFEST, prepare_corpus
+    from flowavenet.data.pairs import Pairs
+    from flowavenet.data.shards import INDEX, prepare_shards
 
     pairs = Pairs(mels, mel_settings(mel), mel_settings(mels_in or mel)) if mels else None
     if pairs and pairs.settings.sample_rate != sample_rate:
@@ -65,23 +64,21 @@ def distil(context: typer.Context) -> None:
 def report(
     run: Annotated[Path, typer.Argument(help="A run: the folder --trainer.default_root_dir of fit or distil.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for index.html, report.md, report.json. [default: RUN/report]")
+        Path | None, typer.Option("--out", "-o", help="Folder for index.html and report.json. [default: RUN/report]")
     ] = None,
-    worth: Annotated[float, typer.Option(help="Nats per sample that another hour must bring to be worth it.")] = 0.005,
+    worth: Annotated[float, typer.Option(help="Nats per sample that the last quarter of a run must have brought.")] = 0.005,
 ) -> None:
-    """Say how a run goes, whether it should go on or stop, and why; a page with its curves, and its sounds over time."""
-    from flowavenet.evaluation.progress import Progress
-    from flowavenet.evaluation.runs import read_run
-    from flowavenet.evaluation.trainingpage import write_training_page
+    """Say whether a run should go on or stop, and why; write a page with its curves and its samples over time."""
     from flowavenet.files import ready_folder
+    from flowavenet.training.monitor.report import Report
+    from flowavenet.training.monitor.runs import read_run
 
     if not worth > 0:
         raise ValueError(f"--worth is {worth:g}, must be more than 0 nats")
-    progress, out = Progress(read_run(run), worth), out or run / "report"
-    text = progress.markdown()                                         # which is where a run of something else is refused
+    found, out = Report(read_run(run), worth), out or run / "report"
+    text = found.text()                                                # which is where a run of something else is refused
     ready_folder(out)
-    progress.write(out)
-    print(f"{text}\n{write_training_page(progress, out)}")
+    print(f"{text}\n-> {found.write(out)}")
 
 
 def _train(verb: str, arguments: list[str]) -> None:

@@ -1,1 +1,1 @@
-"""Everything that needs pytorch_lightning: data, training modules, callbacks."""
+"""Train vocoders with pytorch_lightning: modules, data module, callbacks, command line, and what ``report`` shows."""

@@ -1,4 +1,4 @@
-"""What all training has in common: the model, the crops it learns from, the optimizer."""
+"""Share what all training has in common: the model, the crops it learns from, the optimizer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAST_RATE = 0.03
 
 
 class VocoderTraining(pl.LightningModule):
-    """A model, crops of recordings with their mels, an optimizer; subclasses say what is to become small.
+    """Train a model on crops of recordings with their mels; subclasses say what is to become small.
 
     The mel is computed here, on the device, from the same crop, unless the batch has a predicted one. A model with speakers
     is told each crop's. The noise of a crop is its own, and scores are means over all crops, so that neither depends on how
@@ -130,7 +130,7 @@ class VocoderTraining(pl.LightningModule):
             )
 
     def crops(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The waves of a batch, (batch, samples), dequantised; their mels; and their speakers, if the model knows any."""
+        """Return the waves of a batch, (batch, samples), dequantised; their mels; their speakers, if the model knows any."""
         padded = batch["padded"].to(self.dtype)
         before, _ = self.mel_settings.context
         mel = self.mel.from_padded(padded)
@@ -142,13 +142,13 @@ class VocoderTraining(pl.LightningModule):
         return wave, mel, batch["speaker"] if self.model.config.speakers else None
 
     def generator(self, index: int, purpose: int = 0) -> torch.Generator:
-        """The randomness that belongs to a crop, whatever batch or process it is in; another for each purpose."""
+        """Return the generator that belongs to a crop, whatever batch or process it is in; another for each purpose."""
         # mixed, since a generator may look at the low half of its seed alone
         seed = np.random.SeedSequence([self.hparams.seed, purpose, index]).generate_state(1)[0]
         return torch.Generator(self.device).manual_seed(int(seed))
 
     def scores(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What to know of a validation batch: means over its crops, by name, the most telling first."""
+        """Return the scores of a validation batch, means over its crops, by name, the most telling first."""
         raise NotImplementedError
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
@@ -180,7 +180,7 @@ class VocoderTraining(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _progress(self) -> float:
-        """How much of the run is over, 0 to 1, by steps or by time, resumed parts included."""
+        """Return how much of the run is over, 0 to 1, by steps or by time, resumed parts included."""
         trainer = self.trainer
         shares = [trainer.global_step / trainer.max_steps] if trainer.max_steps > 0 else []
         for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):

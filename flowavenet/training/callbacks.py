@@ -1,4 +1,4 @@
-"""What happens beside training: the run's checkpoint folder, the moving average, how long and how fast it goes."""
+"""Keep what a run leaves beside its checkpoint: the vocoder's folder at averaged weights, and how fast training goes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from flowavenet.models.cost import forward_flops, matrix_product_flops, wait
 class SaveVocoder(pl.Callback):
     """Keep ``<run>/vocoder``, a checkpoint folder that every verb takes, at the averaged weights.
 
-    Written after each validation and at the end, with the weights (the moving average, if there is one) and the score of
-    that validation.
+    Written after each validation, at the end, and when the run is told to stop, with the weights (the moving average, if
+    there is one) and the score of that validation.
 
     Args:
         dtype: of the weights in the file: ``float32``, ``bfloat16`` or ``float16``.
@@ -45,16 +45,27 @@ class SaveVocoder(pl.Callback):
         if self.model is None:
             return
         scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("valid/")}
-        facts = self.facts | {
-            "steps": trainer.global_step,
-            **{name.replace("/", "_"): round(float(value), 4) for name, value in scores.items()},
-            "dequantisation": module.hparams.dequantisation,
-        }
-        if self.model.config.speakers:
+        self._save(trainer, module, {name.replace("/", "_"): round(float(value), 4) for name, value in scores.items()})
+
+    def save_now(self, trainer: pl.Trainer, module: pl.LightningModule, swapped: bool) -> Path:
+        """Save the vocoder without a score, as the run ends before the next validation does; return its folder.
+
+        In the midst of a validation the averages are ``swapped`` into the module.
+        """
+        averages = next((callback for callback in trainer.callbacks if isinstance(callback, MovingAverage)), None)
+        if averages and not swapped:
+            module = averages.averaged
+        self.model = deepcopy(module.model)
+        return self._save(trainer, module, {})
+
+    def _save(self, trainer: pl.Trainer, module: pl.LightningModule, scores: dict[str, float]) -> Path:
+        model, self.model = self.model, None
+        facts = self.facts | {"steps": trainer.global_step, **scores, "dequantisation": module.hparams.dequantisation}
+        if model.config.speakers:
             facts["speakers"] = trainer.datamodule.speakers
         folder = Path(trainer.default_root_dir) / "vocoder"
-        save_checkpoint(folder, self.model, module.mel_settings, facts, dtype=getattr(torch, self.dtype))
-        self.model = None
+        save_checkpoint(folder, model, module.mel_settings, facts, dtype=getattr(torch, self.dtype))
+        return folder
 
 
 class MovingAverage(WeightAveraging):
@@ -77,10 +88,16 @@ class MovingAverage(WeightAveraging):
         trainer.precision_plugin.convert_module(module)                # to float64, if asked for, before a copy is made
         super().setup(trainer, module, stage)
 
+    @property
+    def averaged(self) -> pl.LightningModule:
+        """Return the module at the averaged weights; in a validation, at those that are trained."""
+        return self._average_model.module
+
 
 class ProcessorTimer(Timer):
-    """Stops training after so much processor time of this process, which other work on the machine does not shorten: for
-    comparing what equal compute gives.
+    """Stop training after so much processor time of this process, for comparing what equal compute gives.
+
+    Other work on the machine does not shorten it.
 
     Args:
         seconds: of all threads together.

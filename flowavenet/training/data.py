@@ -1,4 +1,4 @@
-"""From a folder of speech to batches."""
+"""Turn a folder of speech into batches, for Lightning."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSpectrogram, mel_settings
 from flowavenet.batch import end_with_parent
-from flowavenet.training.corpus import Clip, read_corpus
-from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
-from flowavenet.training.pairs import check_pair
-from flowavenet.training.shardcrops import StreamedCrops
-from flowavenet.training.shards import is_sharded, read_index
+from flowavenet.data.corpus import Clip, read_corpus
+from flowavenet.data.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
+from flowavenet.data.pairs import check_pair
+from flowavenet.data.shards import StreamedCrops, is_sharded, read_index
 
 
 class SpeechData(pl.LightningDataModule):
-    """Random crops of a folder of recordings for training, and fixed ones for validation, each with the number of its
-    speaker: the place of the name in ``speakers``.
+    """Draw random crops of a folder of recordings for training, and fixed ones for validation.
+
+    Each has the number of its speaker: the place of the name in ``speakers``.
 
     Args:
         corpus: a folder of audio (any layout that ``flowavenet prepare`` takes), or a manifest CSV; or one in shards
@@ -101,7 +101,7 @@ class SpeechData(pl.LightningDataModule):
         self.valid = self._fixed(valid_clips, spectrogram)
 
     def _setup_shards(self, spectrogram: MelSpectrogram) -> None:
-        """Training clips are streamed; those of validation are few, and decoded now."""
+        """Prepare to stream the training clips; decode those of validation, which are few, now."""
         corpus = read_index(self.corpus)
         if corpus.sample_rate != self.mel.sample_rate:
             raise ValueError(
@@ -138,25 +138,27 @@ class SpeechData(pl.LightningDataModule):
 
     @property
     def crops_per_batch(self) -> int:
-        """Of all processes together."""
+        """The crops of a batch, of all processes together."""
         return self.batch_size * self.trainer.world_size
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches of a process after which as many seconds have been seen as the corpus has; whole steps, even if each
-        accumulates the gradients of several."""
+        """The batches of a process after which as many seconds have been seen as the corpus has.
+
+        They make whole steps, even if each accumulates the gradients of several.
+        """
         crop = self.segment_frames * self.mel.hop_length / self.mel.sample_rate
         each = self.trainer.accumulate_grad_batches
         return max(1, math.ceil(self.train_seconds / (crop * self.crops_per_batch * each))) * each
 
     @property
     def batches_done(self) -> int:
-        """Since the very start; Lightning saves and restores it."""
+        """The batches since the very start; Lightning saves and restores the number."""
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
     @property
     def position(self) -> int:
-        """Crops drawn since the very start, by however many processes, in batches of whatever size."""
+        """The crops drawn since the very start, by however many processes, in batches of whatever size."""
         return self.drawn["crops"] + (self.batches_done - self.drawn["batches"]) * self.crops_per_batch
 
     def state_dict(self) -> dict[str, int]:
@@ -188,5 +190,5 @@ class SpeechData(pl.LightningDataModule):
 
 
 def _begin(_: int) -> None:
-    """What a data worker does first: torch lets it end with a killed parent only where workers are forked."""
+    """Begin a data worker: torch lets it end with a killed parent only where workers are forked."""
     end_with_parent()

@@ -1,4 +1,4 @@
-"""Training by distillation: a flow that samples in parallel learns from a WaveNet that does not."""
+"""Train by distillation: a flow that samples in parallel learns from a WaveNet that does not."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ class DistillationTraining(VocoderTraining):
 
     @property
     def teacher(self) -> WaveNet:
-        """On the device of the student."""
+        """The frozen teacher, on the device of the student."""
         return self._teacher[0].to(self.device)
 
     def losses(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """The divergence, in nats per sample, and what else has a weight, at a waveform drawn for each crop."""
+        """Return the divergence, in nats per sample, and what else has a weight, at a waveform drawn for each crop."""
         hparams, (wave, mel, speaker) = self.hparams, self.crops(batch)
         noise = torch.randn(wave.shape, generator=generator, device=wave.device)
         drawn = self.model.draw(noise, mel, speaker)
@@ -130,12 +130,14 @@ class DistillationTraining(VocoderTraining):
         return self.losses(batch, self._generator(int(batch["index"][0])))
 
     def _generator(self, index: int) -> torch.Generator:
-        """The student's noise for a batch, by its first crop: other noise on every process, the same in a resumed run."""
+        """Return the generator of the student's noise, by the batch's first crop: a resumed run draws the same."""
         return self.generator(index, purpose=1)
 
     def _expect(self, wave: Tensor, mel: Tensor, speaker: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        """Return the features of the teacher, (batch, time, channels) that each of its layers adds to the skips, and the
-        parameters of the distribution that it expects of each sample."""
+        """Return the features of the teacher and the parameters of the distribution that it expects of each sample.
+
+        Features are (batch, time, channels), what each of its layers adds to the skips.
+        """
         features: list[Tensor] = []
         net = self.teacher.flow.inner.net
         hooks = [layer.register_forward_hook(lambda *seen: features.append(rows(seen[2]))) for layer in net.skip]

@@ -1,4 +1,4 @@
-"""How a run ends, and that it can go on: a whole checkpoint is there, whether it was done, was told to stop, or failed."""
+"""End a run so that it can go on: a whole checkpoint is there, whether it was done, was told to stop, or failed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from flowavenet.batch import once, one_line, short_of_memory
 from flowavenet.files import write_atomically
+from flowavenet.training.callbacks import SaveVocoder
 from flowavenet.training.processes import GOES_ON
 
 ANOTHER = "name another checkpoint, or begin another run"
@@ -26,8 +24,9 @@ ANOTHER = "name another checkpoint, or begin another run"
 class SaveAtEnd(pl.Callback):
     """Save the run's checkpoint also when it ends between two regular ones: by ``max_steps``, by ``max_time``, or as told.
 
-    Ctrl-C and SIGTERM let the step under way end first; the second one ends the run at once. In a validation, whose weights
-    are averages, nothing is saved; nor by several processes, which would not end in the same step.
+    Ctrl-C and SIGTERM let the step under way end first, and then renew the run's vocoder, too; the second one ends the run
+    at once. In a validation, whose weights are averages, no checkpoint is saved; nor is anything by several processes, which
+    would not end in the same step.
 
     Last among the callbacks, so that the moving average and the timer have seen the step.
     """
@@ -52,22 +51,24 @@ class SaveAtEnd(pl.Callback):
             trainer.save_checkpoint(Path(saver.dirpath) / "last.ckpt")
         self.saved_as_told = bool(self.told)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Of the next step, as this one is logged only after its end."""
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """End at the next step, as this one is logged only after its end."""
         if self.saved_as_told:
-            self._end(trainer, f"stopped at step {trainer.global_step}")
+            self._end(trainer, module, f"stopped at step {trainer.global_step}")
 
     on_validation_start = on_train_end = on_train_batch_start
 
-    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if self.told:
-            self._end(trainer, "stopped during a validation")
+            self._end(trainer, module, "stopped during a validation", swapped=True)
 
     def _listen(self, number: int, _: Any) -> None:
         self.told = number
         signal.signal(number, lambda *_: os._exit(128 + number))
 
-    def _end(self, trainer: pl.Trainer, where: str) -> None:
+    def _end(self, trainer: pl.Trainer, module: pl.LightningModule, where: str, swapped: bool = False) -> None:
+        for saver in (callback for callback in trainer.callbacks if isinstance(callback, SaveVocoder)):
+            where += f", the vocoder is {saver.save_now(trainer, module, swapped)}"
         for logger in trainer.loggers:
             logger.finalize("interrupted")                             # writes what it has
         print(f"{where}; {GOES_ON}", file=sys.stderr)
@@ -75,13 +76,15 @@ class SaveAtEnd(pl.Callback):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, each written beside its place and then renamed, so that a full disk costs none that is there.
+    """Write Lightning's checkpoints beside their place and rename them, so that a full disk costs none that is there.
 
     (Lightning's own way is a file in the system's temporary folder, which is then copied over the old one.)
     """
 
     loaded: str | None = None
     """The checkpoint that the run goes on from, until it does."""
+    step: int | None = None
+    """The step of that checkpoint."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +92,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, path: str | os.PathLike, *args: Any, **options: Any) -> dict[str, Any]:
-        """Of plain values and tensors alone, wherever it is from: nothing in it is run."""
+        """Load plain values and tensors alone, wherever the checkpoint is from: nothing in it is run."""
         try:
             content = super().load_checkpoint(path, *args, **options | {"weights_only": True})
         except FileNotFoundError:
@@ -100,20 +103,6 @@ class WholeCheckpoints(TorchCheckpointIO):
             raise ValueError(f"{once(path, what)}; {ANOTHER}") from error
         if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
             raise ValueError(f"{path}: not the checkpoint of a run, which has its last.ckpt; {ANOTHER}")
-        self.loaded = str(path)
+        self.loaded, self.step = str(path), content.get("global_step")
         return content
 
-
-@contextmanager
-def resumed(trainer: pl.Trainer) -> Iterator[None]:
-    """Say in one line what a checkpoint holds that the run, which is about to go on from it, cannot."""
-    try:
-        yield
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        checkpoint = trainer.strategy.checkpoint_io.loaded
-        if checkpoint is None or short_of_memory(error):
-            raise
-        reason = shorten(one_line(error), 300)
-        raise ValueError(f"{checkpoint}: this run cannot go on from it ({reason}); {ANOTHER}") from error

@@ -1,10 +1,11 @@
-"""``flowavenet fit`` and ``distil``: Lightning's command line around our modules and our data."""
+"""Put Lightning's command line around our modules and our data: ``flowavenet fit`` and ``distil``."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 from textwrap import shorten
@@ -21,14 +22,16 @@ from flowavenet.training.base import VocoderTraining
 from flowavenet.training.callbacks import MovingAverage, SaveVocoder, Throughput
 from flowavenet.training.data import SpeechData
 from flowavenet.training.distillation import DistillationTraining
-from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints, resumed
+from flowavenet.training.ending import SaveAtEnd, WholeCheckpoints
 from flowavenet.training.likelihood import LikelihoodTraining
+from flowavenet.training.monitor.showcase import Showcase
 from flowavenet.training.processes import check_strategy, end_with_launcher, explained
-from flowavenet.training.showcase import Showcase
+from flowavenet.training.resuming import check_folder, resumed
+from flowavenet.training.trainer import ProgressLines, RunTrainer
 
 
 class FitCLI(LightningCLI):
-    """Settings come from YAML and flags; a run lives in ``--trainer.default_root_dir``.
+    """Take settings from YAML and flags, and keep a run in ``--trainer.default_root_dir``.
 
     There it keeps ``checkpoints/last.ckpt`` (all that resuming needs), ``vocoder/`` (a checkpoint folder at the
     averaged weights) and TensorBoard's event files.
@@ -43,6 +46,7 @@ class FitCLI(LightningCLI):
         parser.add_lightning_class_args(SaveVocoder, "vocoder")
         parser.add_lightning_class_args(Showcase, "showcase")
         parser.add_lightning_class_args(Throughput, "throughput")
+        parser.add_lightning_class_args(ProgressLines, "progress")
         # after those two: it takes the averaged weights away again when a validation ends
         parser.add_lightning_class_args(MovingAverage, "ema")
         parser.set_defaults(
@@ -52,29 +56,43 @@ class FitCLI(LightningCLI):
                 "checkpoint.every_n_train_steps": 1000, "checkpoint.save_on_train_epoch_end": False,
                 # Crops are shared out among processes by crops.py.
                 "trainer.use_distributed_sampler": False,
+                # ProgressLines says what these would, in words.
+                "trainer.enable_progress_bar": False, "trainer.enable_model_summary": False,
             }
         )
         parser.link_arguments("model.mel", "data.mel")
 
     def _parse_ckpt_path(self) -> None:
-        """Settings are those of the recipe and the flags; a checkpoint that goes on has no say in them."""
+        """Leave settings to the recipe and the flags; a checkpoint that goes on has no say in them."""
 
     def fit(self, **arguments: Any) -> None:
-        """Train; what goes wrong between reading a checkpoint and going on from it is the fault of that."""
+        """Train; what goes wrong between reading a checkpoint and going on from it is the checkpoint's fault."""
         with resumed(self.trainer):
             self.trainer.fit(**arguments)
 
+    def before_fit(self) -> None:
+        """Refuse what would overwrite a run or turn it into another, before anything is written."""
+        settings = self.config["fit"].as_dict()
+        check_folder(self._run, settings["ckpt_path"], settings)
+
+    @property
+    def _run(self) -> Path:
+        return Path(self.trainer.default_root_dir)
+
     def after_fit(self) -> None:
         """Validate and save the vocoder once more, if the run ended between two validations."""
+        if self.trainer.strategy.checkpoint_io.step == self.trainer.global_step and (self._run / "vocoder").is_dir():
+            return                                                     # nothing was trained
         saver = next(callback for callback in self.trainer.callbacks if isinstance(callback, SaveVocoder))
         if self.trainer.limit_val_batches and saver.saved_step < self.trainer.global_step:
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
     def before_instantiate_classes(self) -> None:
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # it is: see crops.py
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*treespec.*|Checkpoint directory")
         notices = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-        notices.addFilter(lambda record: "Tip:" not in record.getMessage())  # advertisements
+        needless = re.compile("Tip:|TPU available|`weights_only`|Found current_model_state")
+        notices.addFilter(lambda record: not needless.search(record.getMessage()))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._get(self.config_init, "trainer")
@@ -110,7 +128,8 @@ def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl
     try:
         with explained():
             cli = FitCLI(
-                training, SpeechData, args=["fit", *arguments], save_config_kwargs={"overwrite": True},
+                training, SpeechData, trainer_class=RunTrainer, args=["fit", *arguments],
+                save_config_kwargs={"overwrite": True},
                 seed_everything_default=1111, parser_kwargs=parser | {"fit": parser | {"prog": f"flowavenet {verb}"}},
             )
     except ArgumentError as error:
@@ -121,7 +140,7 @@ def _run(verb: str, training: type[VocoderTraining], arguments: list[str]) -> pl
 
 
 def _recipes(arguments: list[str]) -> list[str]:
-    """The recipes among the arguments, of which each is YAML with sections; jsonargparse would unfold any that is not."""
+    """Return the recipes among the arguments; each must be YAML with sections, as jsonargparse would unfold any other."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", nargs="?", default=[])
     recipes = [recipe for recipe in parser.parse_known_args(arguments)[0].config if recipe and os.path.isfile(recipe)]

@@ -1,4 +1,4 @@
-"""Training by exact likelihood: one loss, for every flow."""
+"""Train by exact likelihood: one loss, for every flow."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LikelihoodTraining(VocoderTraining):
             self.density = (torch.compile(self.model),)
 
     def nats_per_sample(self, batch: dict[str, Tensor]) -> Tensor:
-        """Log-density of each crop of the batch per sample: (batch,)."""
+        """Return the log-density of each crop of the batch per sample: (batch,)."""
         wave, mel, speaker = self.crops(batch)
         return self.density[0](wave, mel, speaker) / wave.shape[1]
 

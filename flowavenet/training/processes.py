@@ -1,4 +1,4 @@
-"""Several processes train as one: which strategies can do that, and how all of them end when one does."""
+"""Let several processes train as one: choose strategies that can do that, and end all of them when one ends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ GOES_ON = "the same command with --ckpt_path last goes on from the last checkpoi
 
 
 def check_strategy(trainer: pl.Trainer) -> None:
-    """Refuse strategies that divide the weights among devices, such as FSDP: ActNorm's start and the moving average need
-    whole ones. Weights are not what takes the memory here, activations are."""
+    """Refuse strategies that divide the weights among devices, such as FSDP, with a ValueError.
+
+    ActNorm's start and the moving average need whole weights. It is activations that take the memory here, not weights.
+    """
     if not isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
         raise ValueError(
             f"trainer.strategy is {type(trainer.strategy).__name__}, which does not keep whole weights on each device, as "

@@ -23,12 +23,12 @@ import yaml
 
 from flowavenet import Vocoder, load_audio
 from flowavenet.audio import MelSettings
+from flowavenet.data.corpus import read_corpus
 from flowavenet.evaluation.metrics import score
 from flowavenet.files import write_atomically
 from flowavenet.losses import bits_per_sample, dequantise
 from flowavenet.models import WaveNet, build
 from flowavenet.models.cost import forward_flops
-from flowavenet.training.corpus import read_corpus
 from flowavenet.training.fit import distil, fit
 
 HERE = Path(__file__).parent

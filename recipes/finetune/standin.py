@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from flowavenet.audio import MelSpectrogram, load_audio, mel_settings
+from flowavenet.data.corpus import Clip, read_corpus
 from flowavenet.files import write_atomically
-from flowavenet.training.corpus import Clip, read_corpus
 
 GROUP, WIDTH, BATCH, CROP = 4, 256, 32, 64
 """Frames that are predicted together, channels, crops per step, frames per crop."""

@@ -19,9 +19,9 @@ import yaml
 
 from flowavenet import Vocoder, load_audio
 from flowavenet.benchmark import benchmark
+from flowavenet.data.corpus import read_corpus
 from flowavenet.evaluation.metrics import score
 from flowavenet.files import write_atomically
-from flowavenet.training.corpus import read_corpus
 from flowavenet.training.fit import fit
 
 HERE = Path(__file__).parent

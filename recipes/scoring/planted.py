@@ -18,9 +18,9 @@ import torch
 
 from flowavenet import Vocoder, load_audio
 from flowavenet.audio.files import resampled
+from flowavenet.data.corpus import Clip, read_corpus
 from flowavenet.evaluation.outliers import Measured, measure, rank
 from flowavenet.evaluation.scoring import score
-from flowavenet.training.corpus import Clip, read_corpus
 
 GOOD, PLANTED, FOLDER, DRAWS = 60, 20, 52, 100
 RATE = 22050

@@ -95,7 +95,7 @@ def training(name: str, inputs: Path, *more: Any) -> Trial:
 
 def trained(run: Path) -> State:
     """The vocoder, the losses, and all that a checkpoint says of weights and optimiser."""
-    from flowavenet.evaluation.runs import read_run
+    from flowavenet.training.monitor.runs import read_run
 
     checkpoint = load_checkpoint(run)
     for key in ("callbacks", "hyper_parameters", "loops"):             # paths and times; where the run stands is global_step
@@ -127,7 +127,7 @@ def digest(value: Any) -> str:
 
 def steps(run: Path) -> tuple[int, int]:
     """How many are in the log, and how many in the checkpoint."""
-    from flowavenet.evaluation.runs import read_run
+    from flowavenet.training.monitor.runs import read_run
 
     try:
         logged = int(read_run(run).curve("train/nats_per_sample").steps.max()) + 1

@@ -30,7 +30,6 @@ from .signalfiles import (
 from .trainingfiles import (
     corpus,
     events,
-    metrics,
     read_clips,
     read_log,
     read_recipe,
@@ -79,7 +78,6 @@ READERS = {
     "shard": Reader("train-000000.tar", partial(shards, "train-000000.tar"), read_shard),
     "shard sidecar": Reader("train-000000.json", partial(shards, "train-000000.json"), read_sidecar),
     "event file": Reader("events.out.tfevents.1", events, read_log),
-    "metrics csv": Reader("metrics.csv", metrics, read_log),
     "run": Reader("last.ckpt", runs, read_run, cost=4),
     "recipe": Reader("a.yaml", recipes, read_recipe),
     "recipe for its sizes": Reader("a.yaml", recipes, read_sizes, cost=4),

@@ -154,7 +154,7 @@ def paired(folder: Path) -> Seeds:
 
 def read_pair(path: Path) -> None:
     from flowavenet.audio import MelSettings, MelSpectrogram
-    from flowavenet.training.pairs import check_pair
+    from flowavenet.data.pairs import check_pair
 
     check_pair(path, path.with_suffix(".wav"), MelSpectrogram(MelSettings()))
 

@@ -31,7 +31,7 @@ def corpus(name: str, folder: Path) -> Seeds:
 
 
 def read_clips(path: Path) -> None:
-    from flowavenet.training.corpus import read_corpus
+    from flowavenet.data.corpus import read_corpus
 
     clips = read_corpus(path.parent)
     assert all(clip.path.is_file() and 0 < clip.seconds < float("inf") for clip in clips), "clips that are none"
@@ -43,8 +43,8 @@ def shards(file: str, folder: Path) -> Seeds:
     import tempfile
 
     from flowavenet.audio import MelSettings
-    from flowavenet.training.pairs import Pairs
-    from flowavenet.training.sharding import prepare_shards
+    from flowavenet.data.pairs import Pairs
+    from flowavenet.data.shards import prepare_shards
 
     with tempfile.TemporaryDirectory() as source:
         mels = Path(source, "mels")
@@ -61,7 +61,7 @@ def shards(file: str, folder: Path) -> Seeds:
 
 def read_shards(path: Path) -> None:
     """As training does, from the index on."""
-    from flowavenet.training.shards import read_index
+    from flowavenet.data.shards import read_index
 
     index = read_index(str(path.parent))
     clips = [packed.clip for shard in index.shards for packed in index.read(shard)]
@@ -71,8 +71,7 @@ def read_shards(path: Path) -> None:
 def read_shard(path: Path) -> None:
     """A shard whose writer also wrote the index, so that it fits."""
     from flowavenet.audio import MelSettings, MelSpectrogram
-    from flowavenet.training.shardcrops import ShardCrops
-    from flowavenet.training.shards import Shard, ShardedCorpus
+    from flowavenet.data.shards import Shard, ShardCrops, ShardedCorpus
 
     shard = Shard(path.name, 2, 0.05, 2, sha256(path.read_bytes()).hexdigest())
     packed = ShardedCorpus(str(path.parent), RATE, True, [""], [shard]).read(shard)
@@ -83,7 +82,7 @@ def read_shard(path: Path) -> None:
 
 
 def read_sidecar(path: Path) -> None:
-    from flowavenet.training.sharding import read_sidecars
+    from flowavenet.data.shards import read_sidecars
 
     for sidecar in read_sidecars(path.parent):
         assert isinstance(sidecar["names"], list)
@@ -110,17 +109,11 @@ def events(folder: Path) -> Seeds:
     return [out.getvalue()]
 
 
-def metrics(folder: Path) -> Seeds:
-    lines = ["step,train/nats_per_sample,valid/nats_per_sample,lr-Adam"]
-    lines += [f"{100 * step},{7 - step / 9:.3f},{'' if step % 3 else 6.5},1e-3" for step in range(12)]
-    return ["\n".join(lines).encode()]
-
-
 def read_log(path: Path) -> None:
-    from flowavenet.evaluation.progress import Progress
-    from flowavenet.evaluation.runs import read_run
+    from flowavenet.training.monitor.report import Report
+    from flowavenet.training.monitor.runs import read_run
 
-    assert Progress(read_run(path.parent), 0.005).markdown()
+    assert Report(read_run(path.parent)).text()
 
 
 def training(folder: Path, *more: str) -> list[str]:

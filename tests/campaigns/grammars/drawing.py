@@ -55,7 +55,6 @@ GRAMMARS = {
     "shard": archives,
     "shard sidecar": texts,
     "event file": records,
-    "metrics csv": tables,
     "run": contents,
     "recipe": texts,
     "recipe for its sizes": texts,

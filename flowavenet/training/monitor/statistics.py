@@ -1,5 +1,7 @@
-"""What a flow does to recordings, part by part: how much each block stretches, how far scales spread, and whether the noise
-that comes out is Gaussian, as the likelihood takes it to be.
+"""Measure what a flow does to recordings, part by part.
+
+That is: how much each block stretches, how far scales spread, and whether the noise that comes out is Gaussian, as the
+likelihood takes it to be.
 
 Each function takes a few waves (batch, samples) with their mels, encodes them once, and watches parts of the flow meanwhile.
 """
@@ -20,7 +22,7 @@ COUPLINGS = (AffineCoupling, ConditionalScale, RowAutoregressive)
 
 
 def flow_statistics(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> dict[str, float]:
-    """All of these, as ``log_det/block0`` or ``noise_variance/scale2``; none if encoding goes sample by sample."""
+    """Return all statistics, as ``log_det/block0`` or ``noise_variance/scale2``; none if encoding goes sample by sample."""
     if model.sequential == "encode":
         return {}
     given = wave, mel, speaker
@@ -37,7 +39,7 @@ def flow_statistics(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tens
 
 
 def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> dict[str, float]:
-    """The log-det that each block contributes, nats per sample, by name; they add up to the model's.
+    """Return the log-det that each block contributes, nats per sample, by name; they add up to the model's.
 
     A block is a view that squeezes time. Blocks lie inside one another, so what a block contributes itself is its log-det
     less that of the blocks directly inside.
@@ -61,7 +63,7 @@ def log_dets(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tensor | No
 def coupling_log_scales(
     model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Logarithms of all factors from audio to noise that each coupling found, flat, by name, in the order of the flow."""
+    """Return the logarithms of the factors from audio to noise of each coupling, flat, by name, in the order of the flow."""
     couplings = [part for part in model.flow.modules() if isinstance(getattr(part, "transform", part), COUPLINGS)]
     inputs: dict[int, tuple] = {}
 
@@ -83,13 +85,13 @@ def _log_factors(coupling: nn.Module, x: Tensor, cond: Tensor | None = None) -> 
 
 
 def actnorm_log_scales(model: FlowVocoder) -> dict[str, Tensor]:
-    """Logarithms of the scales of each ActNorm, by name, in the order of the flow."""
+    """Return the logarithms of the scales of each ActNorm, by name, in the order of the flow."""
     norms = [part for part in model.flow.modules() if isinstance(part, ActNorm)]
     return {f"actnorm{number}": norm.scale.detach().abs().log().flatten() for number, norm in enumerate(norms)}
 
 
 def noise_by_scale(model: FlowVocoder, wave: Tensor, mel: Tensor, speaker: Tensor | None = None) -> dict[str, Tensor]:
-    """The noise, flat, by where it leaves the flow: ``scale0`` after the fewest steps.
+    """Return the noise, flat, by where it leaves the flow: ``scale0`` after the fewest steps.
 
     A view hands its inner transform's result on, and puts what it kept back beside it. So a result that has been noted is
     replaced by NaN: what is not NaN further out has left there.

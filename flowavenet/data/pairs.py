@@ -1,4 +1,4 @@
-"""Pairs of a recording and the mel that a front-end predicted for it: what a vocoder is fine-tuned on.
+"""Pair each recording with the mel that a front-end predicted for it: what a vocoder is fine-tuned on.
 
 A text-to-speech front-end's mels are smoother than those of recordings that a vocoder was trained on. If the front-end is
 led along a recording as it predicts (teacher forcing; such mels are called ground truth aligned, GTA), frame t of its mel is
@@ -45,7 +45,7 @@ FARTHEST = 2
 
 
 class Place(NamedTuple):
-    """Where in a recording a part of a mel was found."""
+    """Say where in a recording a part of a mel was found."""
 
     lag: int
     """Frames; positive: what the mel says comes so much later in the recording."""
@@ -54,8 +54,7 @@ class Place(NamedTuple):
 
 
 class Pairs:
-    """The predicted mels of a corpus: finds that of a recording, brings it to the vocoder's convention and to the
-    recording's frames, and refuses what does not belong together.
+    """Find the predicted mels of a corpus, fit them to the vocoder's convention and the recordings' frames.
 
     Args:
         folder: of mels, named as their recordings: by relative path, or by file name alone if no other has it.
@@ -82,7 +81,7 @@ class Pairs:
             raise ValueError(f"{folder}: no mels there; give a folder of {', '.join(MEL_SUFFIXES)}")
 
     def find(self, name: str) -> Path:
-        """The mel of a recording, by its path relative to the corpus, without suffix."""
+        """Return the mel file of a recording, by its path relative to the corpus, without suffix."""
         stem = name.rpartition("/")[2]
         found = self.files.get(name) or self.files.get(stem, [])
         if not found:
@@ -92,12 +91,14 @@ class Pairs:
         return found[0]
 
     def delayed(self, wave: Tensor) -> Tensor:
-        """The recording (1, samples) with its hops under the frames of the mels: with silence before it, or without its
-        first samples."""
+        """Return the recording (1, samples) with its hops under the frames of the mels.
+
+        It gets silence before it, or loses its first samples.
+        """
         return F.pad(wave, (self.delay, 0))
 
     def cost(self) -> str:
-        """What bringing the mels to the vocoder's convention cost, as text."""
+        """Say what bringing the mels to the vocoder's convention cost."""
         done = self.conversions
         loss, hidden = (fmean(getattr(one, name) for one in done) for name in ("loss_db", "hidden"))
         reasons = "; ".join(dict.fromkeys(reason for c in done for reason in c.reasons if "%" not in reason))
@@ -142,7 +143,7 @@ def check_pair(path: Path, recording: Path, spectrogram: MelSpectrogram) -> None
 
 
 def fitted(mel: Tensor, own: Tensor) -> Tensor:
-    """The mel (1, n_mels, frames) at the length of the recording's own: cut at the end, or its last frame repeated.
+    """Return the mel (1, n_mels, frames) at the length of the recording's own: cut at the end, or its last frame repeated.
 
     Raises ValueError if that would be more than SPARE frames.
     """
@@ -156,7 +157,7 @@ def fitted(mel: Tensor, own: Tensor) -> Tensor:
 
 
 def doubts(mel: Tensor, own: Tensor) -> list[str]:
-    """What is doubtful about a mel as a prediction of the recording's own, both (1, n_mels, frames).
+    """List what is doubtful about a mel as a prediction of the recording's own, both (1, n_mels, frames).
 
     Raises ValueError if it is none: other values, another utterance, or not frame by frame.
     """

@@ -1,4 +1,4 @@
-"""How corpora lie on disk: every usual layout becomes the same list of entries, before anything is read or decided."""
+"""Recognise how a corpus lies on disk: every usual layout becomes the same list of entries, before any audio is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("path", "speaker", "split", "seconds", "mel")
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip as its corpus describes it, before anything is read or decided."""
+    """Describe a clip as its corpus does, before anything is read or decided."""
 
     path: Path
     name: str  # relative path without suffix: the split is drawn from it, a prepared corpus files it so
@@ -30,7 +30,10 @@ class Entry:
 
 
 def entries_of(source: Path) -> list[Entry]:
-    """Recognise the layout of a corpus."""
+    """List the entries of a corpus, whatever its layout.
+
+    Raises FileNotFoundError or ValueError: there is no corpus, no audio in it, or a faulty row in its manifest.
+    """
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such folder or manifest")
     source = Path(os.path.abspath(source))

@@ -1,4 +1,4 @@
-"""To follow a run by, in TensorBoard: clips as the model renders them, heard and seen, and what its flow does to others."""
+"""Log what to follow a run by, for TensorBoard: clips as the model renders them, and statistics of its flow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import default_collate
 
 from flowavenet.plots import spectrogram_figure
-from flowavenet.training.statistics import flow_statistics
+from flowavenet.training.monitor.statistics import flow_statistics
 
 LAYOUT = {
     "Is it learning?": {
@@ -31,11 +31,11 @@ LAYOUT = {
 
 
 class Showcase(pl.Callback):
-    """After each validation, the beginnings of a few validation clips as the model renders them, and statistics of the flow.
+    """Log, at each validation, the beginnings of a few validation clips as the model renders them, and statistics.
 
     Always of the same clips, from the same noise, so that what is heard to change is the model. Under ``clip<n>``:
     ``vocoded`` and, once, ``recorded``, and both their mels as a picture; under ``flow``: what
-    :func:`~flowavenet.training.statistics.flow_statistics` finds in some validation crops, at the averaged weights.
+    :func:`~flowavenet.training.monitor.statistics.flow_statistics` finds in some validation crops, at the averaged weights.
 
     Args:
         clips: how many; 0 also leaves out the statistics.

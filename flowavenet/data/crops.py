@@ -1,4 +1,4 @@
-"""Random crops of a corpus, each a pure function of a seed and its position in the training run.
+"""Draw random crops of a corpus, each a pure function of a seed and its position in the training run.
 
 Nothing is remembered from one crop to the next. A run that is resumed at position n draws what the uninterrupted run
 would have drawn, whatever the number of workers, and the only state to save is n.
@@ -15,21 +15,21 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from flowavenet.audio import MelSpectrogram, load_audio, load_mel
-from flowavenet.training.corpus import Clip
+from flowavenet.data.corpus import Clip
 
 INT16 = 32768
 
 
 def speakers_of(clips: Iterable[Clip]) -> list[str]:
-    """The names of all speakers, sorted: a speaker's number is its place here."""
+    """Return the names of all speakers, sorted: a speaker's number is its place here."""
     return sorted({clip.speaker for clip in clips})
 
 
 class Crops(Dataset):
-    """Item ``index`` is the ``index``-th random crop: (samples,) float32, with what the mel looks at on either side; and the
-    number of its speaker.
+    """Draw the ``index``-th random crop: (samples,) float32, with what the mel looks at on either side.
 
-    Every second of the corpus is equally likely. A crop quieter than ``silence_db`` is drawn again, a few times.
+    An item also has the number of its speaker. Every second of the corpus is equally likely. A crop quieter than
+    ``silence_db`` is drawn again, a few times.
 
     With ``predicted_share``, crops begin at hops, and an item also has the ``mel`` that was predicted for its clip there,
     (n_mels, frames), and whether this crop is one to be ``predicted`` from it, rather than from its own mel.
@@ -67,7 +67,7 @@ class Crops(Dataset):
         return {"padded": self.cut(self.wave(clip), start), **self.about(index, clip, start)}
 
     def about(self, index: int, clip: int, start: int) -> dict[str, Tensor]:
-        """What an item says beside its samples."""
+        """Return what an item has beside its samples."""
         item = {"index": torch.tensor(index), "speaker": torch.tensor(self.speakers[clip])}
         if self.predicted_share:
             lot = np.random.default_rng([self.seed, index, 1]).random()
@@ -75,7 +75,7 @@ class Crops(Dataset):
         return item
 
     def draw(self, index: int) -> tuple[int, int]:
-        """The clip and the first sample of crop ``index``."""
+        """Return the clip and the first sample of crop ``index``."""
         random = np.random.default_rng([self.seed, index])
         for _ in range(self.tries):
             clip = int(np.searchsorted(self.ends, random.random() * self.ends[-1], side="right"))
@@ -86,29 +86,29 @@ class Crops(Dataset):
         return clip, start
 
     def cut(self, wave: Tensor, start: int) -> Tensor:
-        """Samples from ``start`` as float, followed by digital silence where the clip is too short."""
+        """Return samples from ``start`` as float, followed by digital silence where the clip is too short."""
         crop = wave[start : start + self.length].float() / INT16
         return torch.nn.functional.pad(crop, (0, self.length - len(crop)))
 
     def cut_mel(self, clip: int, start: int) -> Tensor:
-        """The predicted mel of a crop, followed by that of digital silence where the clip is too short."""
+        """Return the predicted mel of a crop, followed by that of digital silence where the clip is too short."""
         first = start // self.mel.settings.hop_length
         mel = self.predicted_mel(clip)[:, first : first + self.frames]
         silence = self.mel.from_energies(torch.zeros(len(mel), self.frames - mel.shape[1]))
         return torch.cat([mel, silence], dim=1)
 
     def wave(self, clip: int) -> Tensor:
-        """The samples of a clip, with what the mel looks at beyond its ends: int16."""
+        """Return the samples of a clip, with what the mel looks at beyond its ends: int16."""
         wave = self.mel.normalise(load_audio(self.clips[clip].path, self.mel.settings.sample_rate))
         return (self.mel.pad(wave)[0] * INT16).round().clamp(-INT16, INT16 - 1).to(torch.int16)
 
     def predicted_mel(self, clip: int) -> Tensor:
-        """The whole predicted mel of a clip: (n_mels, frames)."""
+        """Return the whole predicted mel of a clip: (n_mels, frames)."""
         return load_mel(self.clips[clip].mel, self.mel.settings.n_mels)[0]
 
 
 class CropsInMemory(Crops):
-    """The same crops of a corpus that is decoded once and kept as one row of 16-bit samples.
+    """Draw the same crops from a corpus that is decoded once and kept as one row of 16-bit samples.
 
     An item says only where its crop starts in that row; :meth:`gather` cuts whole batches out of it on the device that
     trains, where the row is copied to on first use: 159 MB per hour of speech at 22,050 Hz. Predicted mels stay where items
@@ -140,14 +140,14 @@ class CropsInMemory(Crops):
         return self.mels[clip]
 
     def gather(self, start: Tensor) -> Tensor:
-        """Crops (batch, samples) float32 from where they start (batch,), on the device of ``start``."""
+        """Return crops (batch, samples) float32 from where they start (batch,), on the device of ``start``."""
         if self.copy.device != start.device:
             self.copy = self.samples.to(start.device)
         return self.copy[start[:, None] + torch.arange(self.length, device=start.device)].float() / INT16
 
 
 class FixedCrops(CropsInMemory):
-    """Always the same crops, spread evenly over each clip: what validation measures.
+    """Give always the same crops, spread evenly over each clip: what validation measures.
 
     Item ``k`` is crop ``k % per_clip`` of clip ``k // per_clip``. Processes that share the crops out must all take the same
     number of steps; items beyond the last are there to fill up the shares, and :meth:`counted` leaves them out.
@@ -164,17 +164,17 @@ class FixedCrops(CropsInMemory):
         return clip, start // self.grid * self.grid
 
     def share(self, rank: int, processes: int) -> range:
-        """The items of one process of several: equally many for each, and together each crop once, but for what fills up."""
+        """Return the items of one process of several: equally many for each; without what fills up, each crop once."""
         return range(rank, -(-len(self) // processes) * processes, processes)
 
     def counted(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-        """A batch without the items that only fill up, and how many are left; if none is, the batch as it was, and 0."""
+        """Return a batch without the items that only fill up, and how many are left; if none, all of them, and 0."""
         real = batch["index"] < len(self)
         crops = int(real.sum())
         return {key: value[real] for key, value in batch.items()} if crops else batch, crops
 
     def opening(self, clip: int, seconds: float) -> dict[str, Tensor]:
-        """The beginning of a clip, so long at most, as an item with its samples: for listening."""
+        """Return the first ``seconds`` of a clip, or all of a shorter one, as an item with its samples: for listening."""
         settings, longer = self.mel.settings, copy(self)
         frames = (len(self.wave(clip)) - sum(settings.context)) // settings.hop_length
         longer.frames = max(1, min(frames, round(seconds * settings.sample_rate / settings.hop_length)))
@@ -183,7 +183,7 @@ class FixedCrops(CropsInMemory):
 
 
 class FromPosition(Sampler[list[int]]):
-    """Batches of consecutive indices for one process of several, from wherever the run stands.
+    """Yield batches of consecutive indices for one process of several, from wherever the run stands.
 
     After ``n`` crops have been drawn by all processes, the next batch of process ``rank`` holds the indices
     ``n + rank * batch_size`` and following. So the crops of a step do not depend on how many processes share them out.

@@ -1,4 +1,4 @@
-"""A corpus is a list of clips, each with its speaker and its side of the train / valid split.
+"""List the clips of a corpus, each with its speaker and its side of the train / valid split; check and convert them.
 
 `read_corpus` makes the list from whatever folder there is; `prepare_corpus` makes a folder that is fit to
 train on: every clip decoded once and checked, one sample rate, and a manifest.csv that says what is there:
@@ -22,9 +22,9 @@ from pathlib import Path
 
 from flowavenet.audio import audio_info, load_audio, save_audio
 from flowavenet.batch import one_line
+from flowavenet.data.layouts import COLUMNS, MANIFEST, Entry, entries_of
+from flowavenet.data.pairs import Pairs
 from flowavenet.files import Unwritable, ready_folder, write_atomically
-from flowavenet.training.layouts import COLUMNS, MANIFEST, Entry, entries_of
-from flowavenet.training.pairs import Pairs
 
 FULL_SCALE = 32767 / 32768  # the highest value of 16 bits
 CLIPPED_SHARE = 0.001  # of all samples at full scale: more than that is heard
@@ -34,7 +34,7 @@ SILENT_PEAK = 0.001  # -60 dB re full scale: what 16 bits leave of such a clip i
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording of a corpus."""
+    """Describe one recording of a corpus."""
 
     path: Path
     """Absolute."""
@@ -50,7 +50,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What `prepare_corpus` did: how much it kept, and which clips are skipped or doubtful, and why."""
+    """Tell what `prepare_corpus` did: how much it kept, which clips are skipped or doubtful, and why."""
 
     kept: int
     seconds: float
@@ -140,7 +140,7 @@ def prepare_corpus(
 
 
 class Preparation:
-    """Converts clips to ``out/<name>.flac``, and their mels to ``out/<name>.npy``, past bad ones, which it remembers.
+    """Convert clips to ``out/<name>.flac``, and their mels to ``out/<name>.npy``, past bad ones, which it remembers.
 
     Args:
         entries: of the whole corpus.
@@ -161,7 +161,7 @@ class Preparation:
         self.doubtful: list[tuple[Path, str]] = []
 
     def kept(self, entries: list[Entry]) -> Iterator[Entry]:
-        """Convert those that are to be done; yields the usable ones, with their seconds."""
+        """Convert these entries; yield the usable ones, with their seconds."""
         done = self.total - len(entries)
         with ThreadPoolExecutor(self.workers) as pool:
             for start in range(0, len(entries), CHUNK):
@@ -212,7 +212,7 @@ class Preparation:
 
 
 def unmixed(source: Path, out: Path) -> list[Entry]:
-    """The entries of a corpus, if what becomes of them will not lie among them."""
+    """Return the entries of a corpus; refuse a folder for results that lies among them, with a ValueError."""
     entries = entries_of(source)
     root = source if source.is_dir() else source.parent
     if out.resolve().is_relative_to(root.resolve()):
@@ -225,7 +225,7 @@ def _target(out: Path, entry: Entry) -> Path:
 
 
 def _converted(path: Path, target: Path, sample_rate: int) -> float:
-    """The seconds of an already converted clip; 0 if it has to be done."""
+    """Return the seconds of an already converted clip; 0 if it has to be done."""
     if not target.is_file() or not path.is_file() or target.stat().st_mtime < path.stat().st_mtime:
         return 0.0
     try:
@@ -251,5 +251,5 @@ def with_splits(entries: list[Entry], valid_fraction: float, seed: int, source: 
 
 
 def lot(name: str, seed: int | str) -> float:
-    """A number in [0, 1) that is random in the name, and the same on every machine."""
+    """Return a number in [0, 1) that is random in the name, and the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:6], "big") / 2**48
