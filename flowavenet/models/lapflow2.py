@@ -78,6 +78,17 @@ class Lapflow2Config(FlowConfig):
     low_steps: int = 2
     """Couplings between even and odd samples."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("octaves", "radial_bins", "width", "layers"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists come from YAML
+        above = len(self.octaves) - 1
+        if self.octaves[-1] != self.subbands or (len(self.width), len(self.layers)) != (above, above):
+            raise ValueError(
+                f"octaves is {list(self.octaves)}, subbands {self.subbands}, width {list(self.width)}, layers "
+                f"{list(self.layers)}: octaves must end with subbands, and every one but the first has a width and layers"
+            )
+
 
 class Lapflow2(FlowVocoder):
     """Make a waveform noise in eight subbands, each predicted from its past and from the subbands below it.
