@@ -20,7 +20,7 @@ from flowavenet.audio import MelSettings
 from flowavenet.files import read_yaml, ready_folder, short, write_atomically
 from flowavenet.models import MODELS, FlowVocoder, build
 from flowavenet.nets import remove_weight_norm
-from flowavenet.nets.weightnorm import DIRECTION
+from flowavenet.nets.weightnorm import DIRECTION, LENGTH
 
 FORMAT = 2
 """2: squeezed conditionings have the bands of a phase side by side; in 1 it was the phases of a band."""
@@ -185,7 +185,8 @@ def model_card(name: str, model: FlowVocoder, mel: MelSettings, facts: dict[str,
     licence = str(facts.get("licence", "")).lower().replace(" ", "-")
     if licence in LICENCES:
         head["license"] = licence
-    weights = sum(parameter.numel() for parameter in model.parameters())
+    # with or without weight norm: its lengths are no further weights
+    weights = sum(weight.numel() for name, weight in model.named_parameters() if not name.endswith(LENGTH))
     rows = {
         "model": f"{kind}, {weights / 1e6:.2f} M weights",
         "audio": f"{mel.sample_rate} Hz, one channel",

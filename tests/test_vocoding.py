@@ -198,13 +198,14 @@ def test_a_long_file_is_streamed_without_a_trace(vocoder, tmp_path, short_tiles,
         save_file({"mel": mel}, file)
     else:
         soundfile.write(file, 0.1 * np.random.default_rng(0).standard_normal((20000, 2)), 22050 if name[0] == "l" else 48000)
-    lengths, render = [], vocoder._render
+    lengths, model = [], vocoder.synthesiser.model
+    render = model.render
 
-    def watched(noise, mel, voice):
+    def watched(noise, mel, *others):
         lengths.append(mel.shape[-1])
-        return render(noise, mel, voice)
+        return render(noise, mel, *others)
 
-    monkeypatch.setattr(vocoder, "_render", watched)
+    monkeypatch.setattr(model, "render", watched)
     work = run(vocoder, [file], tmp_path / "out", picture=name == "long.npy")
     assert work.failed == {} and max(lengths) <= 8 + sum(vocoder.receptive_field(match=2)) + 8
     assert_as_alone(vocoder, [file], tmp_path / "out")

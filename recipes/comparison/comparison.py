@@ -29,6 +29,7 @@ from flowavenet.files import write_atomically
 from flowavenet.losses import bits_per_sample, dequantise
 from flowavenet.models import WaveNet, build
 from flowavenet.models.cost import forward_flops
+from flowavenet.nets import load_weights
 from flowavenet.training.fit import distil, fit
 
 HERE = Path(__file__).parent
@@ -93,7 +94,7 @@ def judge(system: dict[str, Any], run: Path, clips: list[Path]) -> dict[str, Any
     start = {}
     if "teacher" in system:
         model = build(system["small"]["model.name"], system["small"]["model.config"], 80, 256)
-        model.upsampler.load_state_dict(vocoder.model.upsampler.state_dict())
+        load_weights(model.upsampler, vocoder.model.upsampler.state_dict())
         start = {"start": copies(Vocoder(model, vocoder.settings), waves)["sample"]}
     return {"nats": likelihood(vocoder, waves), "steps": vocoder.facts["steps"], **copies(vocoder, waves), **start}
 
