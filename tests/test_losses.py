@@ -52,8 +52,8 @@ def within(draws, expected, errors=4.5):
 
 @pytest.fixture
 def mixture():
-    """Logits, means, log-scales (2, 3, 5) of a teacher."""
-    draw = torch.randn(3, 2, 3, 5, dtype=torch.float64, generator=seed(1))
+    """Logits, means, log-scales (2, 5, 3) of a teacher."""
+    draw = torch.randn(3, 2, 5, 3, dtype=torch.float64, generator=seed(1))
     return draw[0], draw[1], 0.5 * draw[2] - 1
 
 
@@ -151,13 +151,13 @@ class TestLogistic:
 
 class TestMixture:
     def test_of_one_is_a_logistic(self, student):
-        x, one = torch.randn(4, 2, 5, dtype=torch.float64), [y.unsqueeze(1) for y in student]
+        x, one = torch.randn(4, 2, 5, dtype=torch.float64), [y.unsqueeze(2) for y in student]
         got = mixture_log_prob(x, 7 * torch.ones_like(one[0]), *one)
         torch.testing.assert_close(got, logistic_log_prob(x, *student))
 
     def test_by_hand(self):
         # weights 1/4 and 3/4; the first is at its peak of 1/4, the second one scale of 2 away, 0.1966119 / 2
-        pairs = [torch.tensor(pair, dtype=torch.float64).reshape(1, 2, 1) for pair in
+        pairs = [torch.tensor(pair, dtype=torch.float64).reshape(1, 1, 2) for pair in
                  ([5.0, 5 + math.log(3)], [0.0, 2.0], [0.0, math.log(2)])]
         got = mixture_log_prob(t(0.0), *pairs).exp()
         torch.testing.assert_close(got, t(0.0625 + 0.75 * 0.0983060), atol=1e-7, rtol=0)
@@ -223,7 +223,7 @@ def test_mismatched_gives_everyone_anothers():
 @pytest.mark.parametrize("x", [0.0, 1e-4, -50.0, 1e4])
 def test_distillation_is_finite_far_out(dtype, log_scale, x):
     x, mean, log_scale = (torch.full((2, 3), value, dtype=dtype).requires_grad_() for value in (x, 0.0, log_scale))
-    three = [y[:, None].expand(2, 4, 3) for y in (mean, mean, log_scale)]
+    three = [y[..., None].expand(2, 3, 4) for y in (mean, mean, log_scale)]
     losses = {
         "kl, wide teacher": gaussian_kl(mean, log_scale, x, torch.zeros_like(mean)),
         "kl, like teacher": gaussian_kl(mean, log_scale, x, log_scale + 1),
@@ -333,9 +333,9 @@ class TestFeatures:
         assert feature_loss([a, b], [b, b]).item() == 7.5 / 2
 
     def test_style_forgets_when(self):
-        a, order = torch.randn(2, 3, 50, dtype=torch.float64), torch.randperm(50)
-        assert style_loss([a], [a[..., order]]) < 1e-24 < 0.1 < feature_loss([a], [a[..., order]])
-        assert style_loss([a], [torch.cat([a, a], dim=2)]) < 1e-24
+        a, order = torch.randn(2, 50, 3, dtype=torch.float64), torch.randperm(50)
+        assert style_loss([a], [a[:, order]]) < 1e-24 < 0.1 < feature_loss([a], [a[:, order]])
+        assert style_loss([a], [torch.cat([a, a], dim=1)]) < 1e-24
 
     @pytest.mark.parametrize("name", FEATURE)
     def test_gradients(self, name):

@@ -282,5 +282,5 @@ def _centres(config: Lapflow2Config, n_mels: int) -> Tensor:
     def to_mel(hertz: float) -> float:
         return hertz * 3 / 200 if hertz < 1000 else 15 + math.log(hertz / 1000) / step
 
-    mels = torch.linspace(to_mel(config.f_min), to_mel(config.f_max), n_mels + 2, dtype=torch.float64)[1:-1]
+    mels = torch.linspace(to_mel(config.f_min), to_mel(config.f_max), n_mels + 2, dtype=torch.float64, device="cpu")[1:-1]
     return torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * step))

@@ -23,7 +23,7 @@ HALF_KERNEL = 6.5
 
 def lags(sample_rate: float) -> Tensor:
     """Return the lags in samples at ``sample_rate`` Hz, from the shortest to the longest: (LAGS,), float64."""
-    return sample_rate / torch.logspace(math.log10(HIGHEST), math.log10(LOWEST), LAGS, dtype=torch.float64)
+    return sample_rate / torch.logspace(math.log10(HIGHEST), math.log10(LOWEST), LAGS, dtype=torch.float64, device="cpu")
 
 
 def taps(sample_rate: float) -> int:
@@ -43,8 +43,8 @@ def delays(sample_rate: float, band: int) -> Tensor:
     the windowed sinc for band 0. Laakso et al., "Splitting the unit delay", IEEE Signal Processing Magazine, 1996.
     """
     lag = lags(sample_rate)[:, None]
-    distance = torch.arange(1, taps(sample_rate) + 1, dtype=torch.float64) - lag
-    frequency = (torch.arange(512, dtype=torch.float64) + 0.5) / 1024
+    distance = torch.arange(1, taps(sample_rate) + 1, dtype=torch.float64, device="cpu") - lag
+    frequency = (torch.arange(512, dtype=torch.float64, device="cpu") + 0.5) / 1024
     turned = 2 * math.pi * distance[..., None] * frequency
     even, odd = torch.cos(turned).mean(dim=-1), torch.sin(turned).mean(dim=-1)
     window = torch.cos(math.pi / 2 * (distance / HALF_KERNEL).clamp(-1, 1)).square()
@@ -134,10 +134,10 @@ def cepstrum(centres: Tensor, seconds: Tensor) -> Tensor:
     weight = torch.exp(-(centres / 900).square()) * (centres >= 70)
     cosine = weight * torch.cos(2 * math.pi * centres * seconds[:, None])
     cosine = cosine / cosine.square().sum(dim=1, keepdim=True).sqrt()
-    band = torch.arange(len(centres), dtype=torch.float64)
+    band = torch.arange(len(centres), dtype=torch.float64, device="cpu")
     smooth = torch.exp(-0.5 * ((band[:, None] - band) / 3).square())
     smooth = smooth / smooth.sum(dim=1, keepdim=True)
-    return (cosine @ (torch.eye(len(centres), dtype=torch.float64) - smooth)).T
+    return (cosine @ (torch.eye(len(centres), dtype=torch.float64, device="cpu") - smooth)).T
 
 
 WINDOW, TRANSFORM = 224, 512
@@ -164,8 +164,8 @@ def autocorrelation(wave: Tensor, hop: int, sample_rate: float) -> Tensor:
 @lru_cache
 def _cosines(sample_rate: float) -> Tensor:
     """Return the matrix from a power spectrum to the correlation at every lag, and to the energy: (bins, LAGS + 1)."""
-    bins = torch.arange(TRANSFORM // 2 + 1, dtype=torch.float64)
-    twice = torch.full((len(bins), 1), 2.0, dtype=torch.float64)
+    bins = torch.arange(TRANSFORM // 2 + 1, dtype=torch.float64, device="cpu")
+    twice = torch.full((len(bins), 1), 2.0, dtype=torch.float64, device="cpu")
     twice[0] = 1
     cosine = torch.cos(2 * math.pi / TRANSFORM * bins[:, None] * lags(sample_rate))
     return twice * torch.cat([cosine, torch.ones_like(twice)], dim=1)

@@ -128,14 +128,15 @@ def predict(x: Tensor, weights: Tensor, hop: int) -> Tensor:
 def _spectra(taps: int, hop: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the transforms of (past, frame), of the weights, and back to the frame, real parts before imaginary ones."""
     length = taps + hop + (taps + hop) % 2
-    frequency = 2 * math.pi / length * torch.arange(length // 2 + 1, dtype=torch.float64)
+    frequency = 2 * math.pi / length * torch.arange(length // 2 + 1, dtype=torch.float64, device="cpu")
 
     def onward(time: Tensor) -> Tensor:
         angle = time[:, None] * frequency
         return torch.cat([torch.cos(angle), -torch.sin(angle)], dim=1)
 
-    time = torch.arange(taps + hop, dtype=torch.float64)
-    twice = torch.full((len(frequency),), 2.0, dtype=torch.float64)    # each frequency between 0 and Nyquist stands for two
+    time = torch.arange(taps + hop, dtype=torch.float64, device="cpu")
+    # each frequency between 0 and Nyquist stands for two
+    twice = torch.full((len(frequency),), 2.0, dtype=torch.float64, device="cpu")
     twice[0] = twice[-1] = 1
     back = torch.cat([twice, twice])[:, None] * onward(time[taps:]).T / length
     end = positions(hop, back)
