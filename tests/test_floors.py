@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOOR = {
     "files": 0, "transforms": 0, "nets": 0, "losses": 0, "audio": 1,
     "models": 1,
-    "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
+    "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2, "meldetect": 2,
     "training": 3, "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "address": 2, "vocoding": 3, "tts": 3,
     "remote": 2, "clips": 4, "remotevocoding": 4, "rayvocoding": 4, "demo": 5, "serve": 5, "cli": 6,
     "__init__": 4,
@@ -25,7 +25,7 @@ THIRD_PARTIES = {
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"},
     "evaluation": BASIC | {"soundfile", "tensorboard", "soxr", "pesq", "pystoi", "parselmouth"},
-    "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
+    "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "meldetect": BASIC, "hub": {"huggingface_hub"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse", "soundfile", "webdataset"},
     "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),
     "serve": BASIC | {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn", "websockets"},

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowavenet.audio import CONVENTIONS, MelSpectrogram, load_audio
-from flowavenet.audio.calibration import estimate_offset, with_offset
+from flowavenet.meldetect.level import estimate_offset, with_offset
 
 CLIPS = sorted((Path(__file__).parent / "data").glob("*.flac"))
 SPEECH = Path(os.environ.get("FLOWAVENET_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "speech"
