@@ -115,7 +115,12 @@ class MelAdapter:
             looked_at = heard[..., :enough]
             if looked_at.shape[2] in _known_bands(self.vocoder.settings):  # a frame less, which cannot be taken for bands
                 looked_at = looked_at[..., 1:]
-            source = identify(looked_at, self.vocoder.settings, level_db=self.level_db)
+            try:
+                source = identify(looked_at, self.vocoder.settings, level_db=self.level_db)
+            except ValueError:
+                if enough == LISTEN[-1] or heard.shape[2] < enough:
+                    raise
+                continue                                               # more of it may tell
             if source.sure or heard.shape[2] < enough:
                 break
         settled = source.sure or heard.shape[2] >= LISTEN[-1]

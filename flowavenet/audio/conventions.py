@@ -167,10 +167,10 @@ CONVENTIONS: dict[str, MelSettings] = {
         _24K, offset=-(_TORTOISE[1] + _TORTOISE[0]) / 2, scale=2 / (_TORTOISE[1] - _TORTOISE[0]), frame_centre="start"
     ),
     "tortoise_univnet": replace(_24K, frame_centre="start"),
-    "f5tts": replace(_24K, mel_scale="htk", norm=None, frame_centre="start"),
+    "f5tts": replace(_24K, mel_scale="htk", norm=None, frame_centre="start", eps=LESS),
     "whisper": _WHISPER,
     "whisper_v3": replace(_WHISPER, n_mels=128),
-    "nemo_44k": replace(_44K, floor_mode="add", frame_centre="start", pad_mode="constant"),
+    "nemo_44k": replace(_44K, floor_mode="add", frame_centre="start", pad_mode="constant", eps=LESS),
     "fish": replace(_44K, n_mels=160, eps=1e-6),
     "librosa_db": replace(_LIBROSA, log="db", scale=0.5),
     "librosa_db_max": replace(_LIBROSA, log="db", scale=0.5, offset=LOUDEST_DB, clip=(-80.0, 0.0)),

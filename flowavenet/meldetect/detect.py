@@ -191,7 +191,7 @@ class _Mel:
         best = int(plain[1:].argmax())
         ahead = (plain[1 + best] - plain[0]).item()
         if not predicted and ahead > _AHEAD:
-            sure, known = False, known and ahead < _BEHIND
+            sure, known = False, known and ahead < _BEHIND * (2 if at_end else 1)
             said.append(f"{_difference(settings, others[best])} would explain it better than {name} ({ahead:.0f} nats)")
         hops = other_hops(settings)
         steps = step_density(mel, table((settings, *hops), False), table((settings,), False).unit)
