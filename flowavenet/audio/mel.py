@@ -27,7 +27,7 @@ EXPS: dict[str, Callable[[Tensor], Tensor]] = {
     "db": lambda x: 10.0 ** (x / 20.0),
     "linear": lambda x: x,
 }
-_ADDED = 0.01
+_ADDED = 1e-4
 """Energy, as a part of a floor that is added to it, below which the sum does not tell it."""
 
 

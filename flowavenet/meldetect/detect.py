@@ -85,8 +85,8 @@ def detect(mel: Tensor, conventions: Mapping[str, MelSettings] = CONVENTIONS, ow
         conventions: those that are listed, by name.
         own: the one that the mel was probably made for, a vocoder's own, which is taken to be likelier than the others.
 
-    >>> detect(torch.randn(80, 100)).verdict
-    'unknown'
+    >>> detect(torch.rand(80, 100)).sure
+    False
     """
     shape = tuple(mel.shape)
     if problem := _problem(mel):
