@@ -47,7 +47,7 @@ def load_clip(
 
     Args:
         path: its suffix tells which of the two it is.
-        convention, level_db: what a mel is, see :func:`~flowavenet.audio.take_in`.
+        convention, level_db: what a mel is, see :func:`~flowavenet.meldetect.identify`.
         longest: seconds that it may have.
 
     Raises ValueError, in one line that names the file without its folder, which is none of the visitor's: not a file of this
@@ -68,7 +68,7 @@ def _mel(path: Path, vocoder: Vocoder, convention: str | None, level_db: float, 
     _check(path, max(MelFile(path).shape) * hop, longest)              # before its convention is looked for
     file = Mel(path, vocoder.settings, convention, level_db)
     _check(path, file.frames * hop, longest)
-    return Clip(torch.cat(list(file.mel(file.read())), dim=-1).to(vocoder.device), note=file.intake.note)
+    return Clip(torch.cat(list(file.mel(file.read())), dim=-1).to(vocoder.device), note=file.source.notes(file.given))
 
 
 def _recording(path: Path, vocoder: Vocoder, longest: float) -> Clip:

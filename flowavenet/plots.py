@@ -39,7 +39,7 @@ def spectrogram_figure(panels: Sequence[tuple[str, Tensor]], settings: MelSettin
         )
         axis.set(title=title, ylabel="mel band")
     axes[-1].set_xlabel("seconds")
-    unit = {"ln": "natural log", "log10": "log10", "db": "dB"}[settings.log]
+    unit = {"ln": "natural log", "log10": "log10", "db": "dB", "linear": "energy"}[settings.log]
     figure.colorbar(picture, ax=list(axes), label=f"magnitude ({unit})" if settings.scale == 1 else "normalised level")
     return figure
 

@@ -101,7 +101,7 @@ class RayVocoding:
 
 def _how(work: Vocoding) -> dict[str, Any]:
     """What another vocoding is made from that does the same."""
-    names = "out", "batch", "picture", "seed", "skip", "convention", "level_db", "company"
+    names = "out", "batch", "picture", "seed", "skip", "convention", "level_db", "together"
     return {name: getattr(work, name) for name in names} | work.how
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import NamedTuple
 
-from flowavenet.audio import MEL_SUFFIXES, Finding
-from flowavenet.audio.intake import COMPANY, examine_together
+from flowavenet.audio import MEL_SUFFIXES
 from flowavenet.batch import in_background
+from flowavenet.meldetect import Detection, detect_together
+from flowavenet.meldetect.source import TOGETHER
 from flowavenet.remote import RemoteFile, fetch, list_remote, put, transfers
 from flowavenet.vocoding import Source, Vocoding, portions
 
@@ -62,7 +63,7 @@ class RemoteVocoding(Vocoding):
             files = [replace(file, there=there) for file, there in zip(files, fresh, strict=True)]
         groups = super().groups(files)
         if groups and not self.convention:
-            self._examine(files)
+            self._detect(files)
         return groups
 
     def run(self, files: Iterable[RemoteFile]) -> None:
@@ -79,23 +80,23 @@ class RemoteVocoding(Vocoding):
     def _opened(self, files: Iterable[RemoteFile]) -> Iterator[Source]:
         return (Elsewhere(file, (file.size or UNKNOWN) / FRAME) for file in files)
 
-    def _examine(self, files: list[RemoteFile]) -> None:
+    def _detect(self, files: list[RemoteFile]) -> None:
         """Find out what the mels of each folder are."""
         for (folder, suffix), beside in groupby(files, lambda file: (file.parent, file.suffix.lower())):
-            if suffix in MEL_SUFFIXES and (folder, suffix) not in self.company:
-                self.company[folder, suffix] = self._examined(list(beside))
+            if suffix in MEL_SUFFIXES and (folder, suffix) not in self.together:
+                self.together[folder, suffix] = self._detected(list(beside))
 
-    def _examined(self, beside: list[RemoteFile]) -> Finding | None:
+    def _detected(self, beside: list[RemoteFile]) -> Detection | None:
         """What mels of one folder are, by those that would be looked at were they here."""
         with TemporaryDirectory(prefix="flowavenet-") as folder:
-            paths = {file: Path(folder) / file.name for file in beside[:: -(-len(beside) // COMPANY)]}
+            paths = {file: Path(folder) / file.name for file in beside[:: -(-len(beside) // TOGETHER)]}
 
             def bring(file: RemoteFile) -> None:
                 with suppress(OSError):                                # will be said when its turn comes
                     fetch(file, paths[file])
 
             _at_once(bring, paths, [beside[0].folder])
-            return examine_together(list(paths.values()), self.vocoder.settings)
+            return detect_together(list(paths.values()), self.vocoder.settings)
 
     def _fetched(self, sources: list[Source]) -> Portion:
         """Those files of a portion that can be fetched, side by side as they were."""
@@ -116,13 +117,13 @@ class RemoteVocoding(Vocoding):
         done = 0.0
         for sources, portion in fetched:
             here, files = portion.result()
-            company = {}
+            together = {}
             for path, file in files.items():
                 suffix = file.suffix.lower()
-                company[path.parent, suffix] = self.company.get((file.parent, suffix))
+                together[path.parent, suffix] = self.together.get((file.parent, suffix))
             work = Vocoding(
                 self.vocoder, here, self.batch, self.picture, self.seed, convention=self.convention, level_db=self.level_db,
-                company=company, **self.how,
+                together=together, **self.how,
             )
             work.run(files)
             self.failed |= {files[path]: line.replace(str(path), str(files[path])) for path, line in work.failed.items()}

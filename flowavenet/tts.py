@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowavenet.audio import CONVENTIONS, Intake, MelSettings, examine, mel_settings, take_in
+from flowavenet.audio import CONVENTIONS, MelSettings, mel_settings
+from flowavenet.meldetect import MelSource, detect, identify
 from flowavenet.vocoder import Vocoder
 
 LISTEN = (120, 240, 480)
@@ -51,7 +52,7 @@ class MelAdapter:
         vocoder: makes the audio.
         convention: what the front-end's mels are: a convention's name, the path of a YAML file, or settings; None: that is
             to be found out.
-        level_db: to add to their level, dB of magnitude; see :func:`~flowavenet.audio.estimate_offset`.
+        level_db: to add to their level, dB of magnitude; see :func:`~flowavenet.meldetect.estimate_offset`.
         longest: seconds of audio after which an utterance is cut, as a front-end may never find an end.
     """
 
@@ -61,10 +62,10 @@ class MelAdapter:
         if not longest > 0:
             raise ValueError(f"longest is {longest:g} s; an utterance lasts more than 0 s")
         self.vocoder, self.level_db, self.longest = vocoder, level_db, longest
-        self.intake: Intake | None = None
+        self.source: MelSource | None = None
         """What the front-end's mels are; its ``note`` says how that was found out. None: that is not settled."""
         if convention is not None:
-            self.intake = Intake(mel_settings(convention), vocoder.settings, LAYOUT, level_db=level_db)
+            self.source = MelSource(mel_settings(convention), vocoder.settings, LAYOUT, level_db=level_db)
         self._heard: Tensor | None = None                              # of earlier utterances, until it is settled
         self._bands_last: bool | None = None                           # in the last piece that showed it
 
@@ -86,10 +87,10 @@ class MelAdapter:
         whole = isinstance(mels, Piece | tuple) or not isinstance(mels, Iterable)
         given = iter([mels] if whole else mels)
         try:
-            intake, pieces = self._taken_in(piece for piece in map(self._arranged, given) if piece.shape[2])
-            rate = intake.settings.sample_rate / intake.settings.hop_length
+            source, pieces = self._taken_in(piece for piece in map(self._arranged, given) if piece.shape[2])
+            rate = source.settings.sample_rate / source.settings.hop_length
             limited = _Limited(pieces, max(1, round(self.longest * rate)))
-            yield from self.vocoder.stream(intake.stream(limited), chunk_frames, **how)
+            yield from self.vocoder.stream(source.stream(limited), chunk_frames, **how)
             if limited.exceeded:
                 raise Runaway(
                     f"the front-end gave more than {limited.frames} frames, {self.longest:g} s, and was stopped; "
@@ -98,35 +99,40 @@ class MelAdapter:
         finally:
             getattr(given, "close", lambda: None)()
 
-    def _taken_in(self, pieces: Iterator[Tensor]) -> tuple[Intake, Iterable[Tensor]]:
+    def _taken_in(self, pieces: Iterator[Tensor]) -> tuple[MelSource, Iterable[Tensor]]:
         """What the pieces are, and again all of them."""
         first = next(pieces, None)
         if first is None:
             raise ValueError("the front-end gave no mel, 0 frames; was there a text?")
-        if self.intake:
-            return self.intake, chain([first], pieces)
+        if self.source:
+            return self.source, chain([first], pieces)
         before = first[..., :0] if self._heard is None else self._heard
         mine, heard = first, torch.cat([before, first], dim=2)
-        # Looked at after fixed numbers of frames, so that the finding does not depend on how they come.
+        # Looked at after fixed numbers of frames, so that the detection does not depend on how they come.
         for enough in [frames for frames in LISTEN if frames > before.shape[2]]:
             while heard.shape[2] < enough and (piece := next(pieces, None)) is not None:
                 mine, heard = (torch.cat([frames, piece], dim=2) for frames in (mine, heard))
             looked_at = heard[..., :enough]
             if looked_at.shape[2] in _known_bands(self.vocoder.settings):  # a frame less, which cannot be taken for bands
                 looked_at = looked_at[..., 1:]
-            intake = take_in(looked_at, self.vocoder.settings, level_db=self.level_db)
-            if intake.finding.sure or heard.shape[2] < enough:
+            try:
+                source = identify(looked_at, self.vocoder.settings, level_db=self.level_db)
+            except ValueError:
+                if enough == LISTEN[-1] or heard.shape[2] < enough:
+                    raise
+                continue                                               # more of it may tell
+            if source.sure or heard.shape[2] < enough:
                 break
-        settled = intake.finding.sure or heard.shape[2] >= LISTEN[-1]
-        self.intake, self._heard = (intake, None) if settled else (None, heard)
-        if not intake.finding.sure:
-            warnings.warn(f"the front-end's mels: {intake.note}; better name their convention", stacklevel=3)
-        return intake, chain([mine], pieces)
+        settled = source.sure or heard.shape[2] >= LISTEN[-1]
+        self.source, self._heard = (source, None) if settled else (None, heard)
+        if not source.sure:
+            warnings.warn(f"the front-end's mels: {source.note}; better name their convention", stacklevel=3)
+        return source, chain([mine], pieces)
 
     def _arranged(self, piece: Piece) -> Tensor:
         """A piece as (1, bands, frames), float32."""
         mel = _checked(piece)
-        bands = {self.intake.settings.n_mels} if self.intake else _known_bands(self.vocoder.settings)
+        bands = {self.source.settings.n_mels} if self.source else _known_bands(self.vocoder.settings)
         first, last = (size in bands for size in mel.shape)
         if not (first or last):
             raise ValueError(
@@ -136,7 +142,7 @@ class MelAdapter:
         if not (first and last):
             self._bands_last = last
         elif self._bands_last is None:                                 # 80 frames of 80 bands, and nothing before
-            self._bands_last = examine(mel).layout == "(frames, bands)"
+            self._bands_last = detect(mel).layout == "(frames, bands)"
         return (mel.T if self._bands_last else mel)[None].float()
 
 

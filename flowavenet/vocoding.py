@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
 from time import perf_counter
@@ -17,17 +18,16 @@ from torch import Tensor
 
 from flowavenet.audio import (
     MEL_SUFFIXES,
-    Finding,
     MelFile,
     MelSettings,
     MelSpectrogram,
     audio_blocks,
     audio_info,
     save_audio,
-    take_in,
 )
-from flowavenet.audio.intake import ENOUGH, examine_together
 from flowavenet.batch import Failures, in_background
+from flowavenet.meldetect import Detection, detect_together, identify
+from flowavenet.meldetect.source import ENOUGH
 from flowavenet.plots import save_spectrograms
 from flowavenet.streaming import mel_in_pieces
 from flowavenet.vocoder import Vocoder
@@ -48,25 +48,25 @@ class Mel:
     Args:
         path: the file.
         wanted: settings of the mels that the vocoder takes.
-        convention, level_db, company: what the file holds, see :func:`~flowavenet.audio.take_in`.
+        convention, level_db, together: what the file holds, see :func:`~flowavenet.meldetect.identify`.
     """
 
     def __init__(
-        self, path: Path, wanted: MelSettings, convention: str | None = None, level_db: float = 0.0,
-        company: Finding | None = None,
+        self, path: Path, wanted: MelSettings, convention: str | MelSettings | None = None, level_db: float = 0.0,
+        together: Detection | None = None,
     ):
         self.path = path
         self.file = MelFile(path)
-        self.intake = take_in(self.file.beginning(ENOUGH), wanted, convention, level_db, company)
-        self.given = self.file.frames(self.intake.layout)
-        self.frames = self.intake.frames(self.given)
+        self.source = identify(self.file.beginning(ENOUGH), wanted, convention, level_db, together)
+        self.given = self.file.frames(self.source.layout)
+        self.frames = self.source.frames(self.given)
 
     def read(self) -> Iterator[Tensor]:
-        layout = self.intake.layout
+        layout = self.source.layout
         return (self.file.read(layout, start, start + BLOCK) for start in range(0, self.given, BLOCK))
 
     def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        return self.intake.stream(pieces)
+        return self.source.stream(pieces)
 
 
 class Recording:
@@ -136,23 +136,23 @@ class Vocoding:
         picture: also write ``out/<stem>.png``, the mel asked for and that of the result; of a long file, of its first tile.
         seed: of the noise.
         progress: is told after each step how many frames of audio are made, and of how many.
-        convention, level_db: what mel files hold, see :func:`~flowavenet.audio.take_in`.
+        convention, level_db: what mel files hold, see :func:`~flowavenet.meldetect.identify`.
         skip: leave a file alone whose result is there, and not older than itself: since results appear whole or not at all,
             this goes on with a run that was killed.
-        company: what mels are that lie together, by folder and suffix, where that is known already.
+        together: what mels are that lie together, by folder and suffix, where that is known already.
         how: ``temperature``, ``match``, ``denoise`` and ``speaker`` as for :meth:`Vocoder.forward`.
     """
 
     def __init__(
         self, vocoder: Vocoder, out: Path, batch: int = 1, picture: bool = False, seed: int = 0,
         progress: Callable[[int, int], None] = lambda done, total: None,
-        convention: str | None = None, level_db: float = 0.0, skip: bool = False,
-        company: dict[tuple[Path, str], Finding | None] | None = None, **how: Any,
+        convention: str | MelSettings | None = None, level_db: float = 0.0, skip: bool = False,
+        together: dict[tuple[Path, str], Detection | None] | None = None, **how: Any,
     ):
         self.vocoder, self.out, self.batch, self.picture = vocoder, out, batch, picture
         self.seed, self.progress = seed, progress
         self.convention, self.level_db = convention, level_db
-        self.skip, self.company = skip, {} if company is None else dict(company)
+        self.skip, self.together = skip, {} if together is None else dict(together)
         self.how = how | {"speaker": vocoder.voice(how.get("speaker"))}  # one that is wrong is so for every file
         self.tile = vocoder.tile(how.get("match"), how.get("denoise", 0) > 0)
         self.failed = Failures()
@@ -212,15 +212,15 @@ class Vocoding:
                         yield Recording(file, self.vocoder.spectrogram)
                 continue
             beside = list(group)
-            if (folder, suffix) not in self.company:
-                finding = None if self.convention else examine_together(beside, self.vocoder.settings)
-                self.company[folder, suffix] = finding
+            if (folder, suffix) not in self.together:
+                finding = None if self.convention else detect_together(beside, self.vocoder.settings)
+                self.together[folder, suffix] = finding
             for file in beside:
                 with self.failed.noted(file):
-                    company = self.company[folder, suffix]
-                    mel = Mel(file, self.vocoder.settings, self.convention, self.level_db, company)
-                    if mel.intake.note:
-                        self.notes[file] = mel.intake.note
+                    together = self.together[folder, suffix]
+                    mel = Mel(file, self.vocoder.settings, self.convention, self.level_db, together)
+                    if note := mel.source.notes(mel.given):
+                        self.notes[file] = note
                     yield mel
 
     def _read(self, group: list[Source]) -> list[tuple[Source, list[Tensor]]]:
@@ -286,7 +286,8 @@ class Vocoding:
         if loudest > 1:                                                # clipping would spoil it
             quieter = 20 * math.log10(loudest)
             said = f"its speech would peak at {loudest:.2f}, beyond full scale, and is made {quieter:.1f} dB quieter"
-            self.notes[path] = "; ".join(filter(None, [self.notes.get(path), said]))
+            noted = replace(made.source.source, level_note=said).notes(made.source.given) if path in self.notes else said
+            self.notes[path] = noted                                   # one statement about level: this one
             pieces = (piece / loudest for piece in pieces)
         save_audio(self.out / f"{stem}.wav", pieces, self.vocoder.sample_rate)
         if self.picture:

@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOOR = {
     "files": 0, "transforms": 0, "nets": 0, "losses": 0, "audio": 1,
     "models": 1,
-    "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2,
+    "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2, "meldetect": 2,
     "data": 3, "training": 4,
     "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "address": 2, "vocoding": 3, "tts": 3,
     "remote": 2, "clips": 4, "remotevocoding": 4, "rayvocoding": 4, "demo": 5, "serve": 5, "cli": 6,
@@ -26,7 +26,7 @@ THIRD_PARTIES = {
     "checkpoint": BASIC | {"safetensors", "yaml"}, "interop": BASIC | {"safetensors"}, "vocoder": BASIC,
     "benchmark": BASIC | {"yaml"},
     "evaluation": BASIC | {"soundfile", "soxr", "pesq", "pystoi", "parselmouth", "onnxruntime"},
-    "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "hub": {"huggingface_hub"},
+    "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "meldetect": BASIC, "hub": {"huggingface_hub"},
     "data": BASIC | {"soundfile", "webdataset"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse", "tensorboard"},
     "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),

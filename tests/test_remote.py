@@ -144,8 +144,8 @@ def test_mels_are_recognised_by_the_company_they_had(vocoder, folder, memory, tm
     work = run(vocoder, ["memory://mels"], "memory://out", convention=None)
     assert in_memory(memory, "/out") == contents(tmp_path) and len(files) == 3
     assert by_name(work.notes, "memory://mels") == by_name(here.notes, folder)
-    ((folder, suffix), finding), = work.company.items()
-    assert (folder, suffix) == ("memory://mels", ".npy") and finding == here.company[files[0].parent, suffix] is not None
+    ((folder, suffix), found), = work.together.items()
+    assert (folder, suffix) == ("memory://mels", ".npy") and found == here.together[files[0].parent, suffix]
 
 
 def test_an_actor_does_with_a_task_what_one_process_does(vocoder, folder, here, small, tmp_path):

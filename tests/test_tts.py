@@ -14,7 +14,8 @@ import torch
 from conftest import CLIPS
 
 from flowavenet import MelSpectrogram, Vocoder, load_audio
-from flowavenet.audio import convention, take_in
+from flowavenet.audio import convention
+from flowavenet.meldetect import identify
 from flowavenet.tts import LISTEN, MelAdapter, Runaway
 
 DATA = Path(__file__).parent / "data"
@@ -85,15 +86,15 @@ def test_so_they_do_if_nobody_says_what_they_are(vocoder, analysed, form):
     adapter = MelAdapter(vocoder)
     expected = whole(vocoder.stream(torch.from_numpy(analysed), **HOW))
     assert torch.equal(whole(adapter(FORMS[form](analysed), **HOW)), expected)
-    assert adapter.intake.finding.sure
+    assert adapter.source.sure
 
 
 @pytest.mark.parametrize("name", ["rayhane", "rayhane_275", "parallel_wavegan", "vocos", "matcha"])
 def test_conventions_are_converted_in_pieces_as_in_the_whole(vocoder, name):
     settings = convention(name)
     theirs = MelSpectrogram(settings)(load_audio(CLIPS[0], settings.sample_rate)[:, :26000])
-    intake = take_in(theirs, vocoder.settings, name, level_db=1.5)
-    expected = whole(vocoder.stream(intake(theirs), **HOW))
+    source = identify(theirs, vocoder.settings, name, level_db=1.5)
+    expected = whole(vocoder.stream(source(theirs), **HOW))
     adapter = MelAdapter(vocoder, name, level_db=1.5)
     made = whole(adapter(cut(theirs[0].T.numpy(), 2, 13, frames_last=False), **HOW))
     torch.testing.assert_close(made, expected, atol=1e-3, rtol=0)
@@ -119,25 +120,25 @@ def test_audio_begins_before_the_front_end_is_done(vocoder, mel):
 
 def test_a_front_end_is_listened_to_once_and_no_longer_than_it_takes(vocoder, analysed):
     adapter, needed = MelAdapter(vocoder), 8 + vocoder.receptive_field(0)[1]
-    findings = {frames: take_in(torch.from_numpy(analysed[..., :frames]), vocoder.settings).finding for frames in LISTEN}
+    findings = {frames: identify(torch.from_numpy(analysed[..., :frames]), vocoder.settings).detection for frames in LISTEN}
     enough = next(frames for frames in LISTEN if findings[frames].sure)
     for frames in (enough, needed + 1):
         front_end = Asked(analysed, 2)
         next(adapter(front_end, chunk_frames=8, match=0))
         assert needed <= front_end.frames <= frames < analysed.shape[2]
-    assert adapter.intake.note == ""
+    assert adapter.source.note == ""
 
 
 def test_what_one_utterance_leaves_open_the_next_may_settle(vocoder, analysed):
     adapter, short = MelAdapter(vocoder), analysed[..., 60:90]
     with pytest.warns(UserWarning, match="taken as hifigan, the vocoder's own, which is not sure.*name their convention"):
         first = whole(adapter(short, **HOW))
-    assert adapter.intake is None and first.shape[1] == 30 * 256
+    assert adapter.source is None and first.shape[1] == 30 * 256
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert whole(adapter(cut(analysed, 3), **HOW)).shape[1] == analysed.shape[2] * 256
         assert torch.equal(whole(adapter(short, **HOW)), first)
-    assert adapter.intake.finding.sure
+    assert adapter.source.sure
 
 
 @pytest.mark.filterwarnings("ignore:the front-end's mels")
@@ -153,7 +154,7 @@ def test_what_is_not_sure_in_six_seconds_is_settled_all_the_same(vocoder):
     adapter, noise = MelAdapter(vocoder), np.random.default_rng(0).normal(-5, 1, (80, LISTEN[-1])).astype(np.float32)
     with pytest.warns(UserWarning, match="name their convention"):
         whole(adapter(noise, **HOW))
-    assert adapter.intake is not None and not adapter.intake.finding.sure
+    assert adapter.source is not None and not adapter.source.sure
 
 
 def test_a_runaway_is_cut_and_told_when_all_audio_is_out(vocoder, mel):
@@ -236,7 +237,7 @@ def test_a_limit_of_nothing_and_an_unknown_convention_are_refused_at_once(vocode
 @pytest.mark.parametrize("file, name, step", REAL)
 def test_predicted_mels_stream_as_their_front_ends_would(vocoder, file, name, step):
     theirs = np.load(SHARED / file)[..., :120] if name == "hifigan" else np.load(SHARED / file)[:120]
-    expected = take_in(torch.from_numpy(theirs), vocoder.settings, name)
+    expected = identify(torch.from_numpy(theirs), vocoder.settings, name)
     expected = whole(vocoder.stream(expected(expected.arrange(torch.from_numpy(theirs))), **HOW))
     made = whole(MelAdapter(vocoder, name)(cut(theirs, step, frames_last=name == "hifigan"), **HOW))
     torch.testing.assert_close(made, expected, atol=1e-3, rtol=0)

@@ -1,13 +1,10 @@
 """Audio files in and out, and the mel spectrogram in each published convention."""
 
-from flowavenet.audio.calibration import Offset, estimate_offset, with_offset
 from flowavenet.audio.conventions import ABOUT, CONVENTIONS, convention, mel_settings
 from flowavenet.audio.conversion import Conversion, convert
 from flowavenet.audio.denoising import BiasDenoiser
-from flowavenet.audio.doctor import Finding, examine
 from flowavenet.audio.files import AudioInfo, audio_blocks, audio_info, list_audio, load_audio, save_audio
 from flowavenet.audio.filterbank import mel_filter_bank
-from flowavenet.audio.intake import Intake, take_in
 from flowavenet.audio.matching import MelMatching
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.melfiles import MEL_SUFFIXES, MelFile, load_mel, save_mel
@@ -19,20 +16,15 @@ __all__ = [
     "BiasDenoiser",
     "CONVENTIONS",
     "Conversion",
-    "Finding",
-    "Intake",
     "MEL_SUFFIXES",
     "MelFile",
     "MelMatching",
     "MelSettings",
     "MelSpectrogram",
-    "Offset",
     "audio_blocks",
     "audio_info",
     "convention",
     "convert",
-    "estimate_offset",
-    "examine",
     "list_audio",
     "load_audio",
     "load_mel",
@@ -40,6 +32,4 @@ __all__ = [
     "mel_settings",
     "save_audio",
     "save_mel",
-    "take_in",
-    "with_offset",
 ]

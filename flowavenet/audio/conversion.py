@@ -17,7 +17,9 @@ from flowavenet.audio.filterbank import mel_filter_bank
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.settings import MelSettings
 
-_NO_MATTER = dict(log="ln", floor=1e-5, offset=0.0, scale=1.0, clip=None, pad_mode="reflect", peak=None, eps=1e-14)
+_NO_MATTER = dict(
+    log="ln", floor=1e-5, floor_mode="max", offset=0.0, scale=1.0, clip=None, pad_mode="reflect", peak=None, eps=1e-14
+)
 _ROUNDS = 50
 LOUDEST = 1e18
 """Energy: beyond any sound, by far, and below what sums of them in float32 can hold."""
@@ -177,7 +179,8 @@ def _other_bins(magnitudes: Tensor, source: MelSettings, target: MelSettings) ->
     magnitudes = torch.lerp(
         magnitudes[:, below], magnitudes[:, below + 1], (position - below).clamp(max=1)[:, None].to(magnitudes)
     )
-    magnitudes = magnitudes * ((hz >= source.f_min / _BEYOND) & (hz <= source.f_max * _BEYOND))[:, None]
+    lowest, highest = source.band_edges
+    magnitudes = magnitudes * ((hz >= lowest / _BEYOND) & (hz <= highest * _BEYOND))[:, None]
     gain = _gain(target, hz) / _gain(source, hz)
     return magnitudes * gain[:, None].to(magnitudes)
 
@@ -203,7 +206,8 @@ def _told(energies: Tensor, source: MelSettings, target: MelSettings) -> Tensor:
     bank = mel_filter_bank(source)
     hz = torch.arange(bank.shape[1]) * (source.sample_rate / source.n_fft)
     centre = (bank @ hz / bank.sum(1).clamp(min=1e-12)).to(energies)
-    reached = (centre >= target.f_min) & (centre <= target.f_max)
+    lowest, highest = target.band_edges
+    reached = (centre >= lowest) & (centre <= highest)
     return (energies > 1.5 * low) & reached[:, None]
 
 
@@ -221,10 +225,11 @@ def _reasons(source: MelSettings, target: MelSettings, hidden: float) -> list[st
     said.insert(0, "bands gathered anew from a spectrum that has this mel")
     if source.power != target.power:
         said.append("a sum of magnitudes does not tell that of powers: even bands are assumed")
-    if target.f_max > source.f_max:
-        said.append(f"nothing is known above {source.f_max:g} Hz, which goes on a little and then becomes the floor")
-    if target.f_min < source.f_min:
-        said.append(f"nothing is known below {source.f_min:g} Hz, which becomes the floor")
+    (lowest, highest), (wanted_lowest, wanted_highest) = source.band_edges, target.band_edges
+    if wanted_highest > highest:
+        said.append(f"nothing is known above {highest:g} Hz, which goes on a little and then becomes the floor")
+    if wanted_lowest < lowest:
+        said.append(f"nothing is known below {lowest:g} Hz, which becomes the floor")
     if source.hop_length * target.sample_rate != target.hop_length * source.sample_rate:
         said.append("frames interpolated to the other hop")
     if source.sample_rate != target.sample_rate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,7 +24,14 @@ def mel_filter_bank(settings: MelSettings) -> Tensor:
     Slaney, "Auditory Toolbox", version 2, 1998, Interval Research Corporation 1998-010.
     Young et al., "The HTK Book", 2006, section 5.4.
     """
-    htk = settings.mel_scale == "htk"
+    rate = settings.band_rate or settings.sample_rate                  # as the bands count Hz
+    ends = settings.f_min, settings.f_max
+    return _bank(rate, settings.n_fft, settings.n_mels, *ends, settings.mel_scale, settings.norm).clone()
+
+
+@lru_cache(maxsize=64)
+def _bank(rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float, mel_scale: str, norm: str | None) -> Tensor:
+    htk = mel_scale == "htk"
 
     def hz_to_mel(hz: float) -> float:
         if htk:
@@ -31,16 +39,16 @@ def mel_filter_bank(settings: MelSettings) -> Tensor:
         return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
 
     mels = torch.linspace(
-        hz_to_mel(settings.f_min), hz_to_mel(settings.f_max), settings.n_mels + 2, dtype=torch.float64
+        hz_to_mel(f_min), hz_to_mel(f_max), n_mels + 2, dtype=torch.float64
     )
     if htk:
         edges = 700 * (10 ** (mels / 2595) - 1)
     else:
         edges = torch.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
     edges = edges[:, None]  # Hz
-    bins = torch.arange(settings.n_fft // 2 + 1, dtype=torch.float64)  # of the Fourier transform
-    bins = bins * settings.sample_rate / settings.n_fft  # Hz
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64)  # of the Fourier transform
+    bins = bins * rate / n_fft  # Hz
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
     triangles = torch.minimum(rising, falling).clamp(min=0)
-    return (triangles if settings.norm is None else triangles * 2 / (high - low)).float()
+    return (triangles if norm is None else triangles * 2 / (high - low)).float()

@@ -19,12 +19,16 @@ LOGS: dict[str, Callable[[Tensor], Tensor]] = {
     "ln": torch.log,
     "log10": torch.log10,
     "db": lambda x: 20.0 * torch.log10(x),
+    "linear": lambda x: x,
 }
 EXPS: dict[str, Callable[[Tensor], Tensor]] = {
     "ln": torch.exp,
     "log10": lambda x: 10.0**x,
     "db": lambda x: 10.0 ** (x / 20.0),
+    "linear": lambda x: x,
 }
+_ADDED = 1e-4
+"""Energy, as a part of a floor that is added to it, below which the sum does not tell it."""
 
 
 class MelSpectrogram(nn.Module):
@@ -101,22 +105,26 @@ class MelSpectrogram(nn.Module):
     def from_energies(self, energies: Tensor) -> Tensor:
         """The mel, (batch, n_mels, frames), of what each band gathered, ``filter_bank @ magnitude ** power``."""
         settings = self.settings
-        mel = LOGS[settings.log](energies.clamp(min=settings.floor))
+        adds = settings.floor_mode == "add"
+        mel = LOGS[settings.log](energies + settings.floor if adds else energies.clamp(min=settings.floor))
         mel = (mel + _column(settings.offset, mel)) * _column(settings.scale, mel)
         return mel if settings.clip is None else mel.clamp(*settings.clip)
 
     def energies(self, mel: Tensor) -> Tensor:
-        """Undo :meth:`from_energies`: what each band gathered, at least `floor`. Exact for all that was not clipped."""
+        """Undo :meth:`from_energies`: what each band gathered, at least the lower bound; exact but for what was clipped."""
         settings = self.settings
         mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
         level = mel / _column(settings.scale, mel) - _column(settings.offset, mel)
-        return EXPS[settings.log](level).clamp(min=settings.floor)
+        energies = EXPS[settings.log](level)
+        if settings.floor_mode == "add":
+            return (energies - settings.floor).clamp(min=_ADDED * settings.floor)
+        return energies.clamp(min=settings.floor)
 
     def bounds(self) -> tuple[float | Tensor, float | Tensor]:
         """The energies between which a mel tells them apart: floor and infinity; or `clip` as energies, (n_mels,) each."""
         settings = self.settings
         if settings.clip is None:
-            return settings.floor, float("inf")
+            return settings.floor * (_ADDED if settings.floor_mode == "add" else 1), float("inf")
         ends = self.energies(self.window.new_tensor(settings.clip).expand(settings.n_mels, 2))
         return ends.amin(dim=1), ends.amax(dim=1)
 
@@ -128,7 +136,8 @@ class MelSpectrogram(nn.Module):
         settings = self.settings
         loudest = self.window.double().sum() * (1 + settings.preemphasis)
         bands = self.filter_bank.double().sum(dim=1) * (loudest.square() + settings.eps) ** (settings.power / 2)
-        ends = self.from_energies(torch.stack([torch.zeros_like(bands), bands], dim=1))
+        silent = 0.0 if settings.power == 2 else settings.eps ** (settings.power / 2)
+        ends = self.from_energies(torch.stack([silent * self.filter_bank.double().sum(dim=1), bands], dim=1))
         return ends.min().item(), ends.max().item()
 
     def normalise(self, wave: Tensor, peak: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -14,7 +14,11 @@ from torch import Tensor
 from flowavenet.audio.settings import LARGEST_VALUE
 from flowavenet.files import NPY, short, write_atomically
 
-MEL_SUFFIXES = (".npy", ".pt", ".safetensors")
+MEL_SUFFIXES = (".npy", ".npz", ".pt", ".safetensors", ".h5")
+MEL_NAMES = ("mel", "mels", "feats", "mel_spectrogram", "melspectrogram")
+"""Names of the array that is taken of a file that holds several."""
+MOST = 2**28
+"""Values that are read of a compressed file: a few bytes in it can stand for any number of them."""
 
 
 LAYOUTS = ("(bands, frames)", "(frames, bands)")
@@ -23,7 +27,8 @@ LAYOUTS = ("(bands, frames)", "(frames, bands)")
 def load_mel(path: str | os.PathLike, n_mels: int = 80) -> Tensor:
     """Read one mel spectrogram: (1, n_mels, frames), float32.
 
-    Takes what front-ends write: .npy, .pt (a tensor, or a dict that holds one) or .safetensors; (n_mels, frames) or
+    Takes what front-ends write: .npy, .pt (a tensor, or a dict that holds one), .safetensors, .npz or .h5 (needs h5py), of
+    which the last three may hold several arrays if one of them is the mel by its name or shape; (n_mels, frames) or
     (frames, n_mels), with any number of leading dimensions of size 1; any float type. Nothing in a file is executed.
 
     Args:
@@ -121,6 +126,8 @@ def _read(path: Path) -> Tensor:
         elif path.suffix.lower() == ".pt":
             # files of before torch 1.6 are no archives, and cannot be mapped
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        elif path.suffix.lower() in (".npz", ".h5"):
+            content = _arrays(path)
         else:
             from safetensors.torch import load_file
 
@@ -129,14 +136,49 @@ def _read(path: Path) -> Tensor:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path}: not a whole {path.suffix} file of numbers ({reason}); write it again") from error
     if isinstance(content, dict):
-        tensors = [value for value in content.values() if isinstance(value, Tensor)]
-        if len(tensors) != 1:
-            names = short(", ".join(map(str, content)))
-            raise ValueError(f"{path}: holds {len(tensors)} tensors ({names}); save the mel alone")
-        content = tensors[0]
+        content = _only(path, content)
     if not isinstance(content, Tensor):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a tensor; save the mel alone")
     plain = content.device.type == "cpu" and content.layout == torch.strided and not content.is_quantized
     if not plain or content.numel() * content.element_size() > content.untyped_storage().nbytes():
         raise ValueError(f"{path}: does not hold the {short(tuple(content.shape))} numbers of its shape; save a whole mel")
     return content
+
+
+def _only(path: Path, content: dict) -> Tensor:
+    """Return the mel among the tensors of a file: the only one, the only one of two dimensions, or the one named so."""
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    named = [tensors[name] for name in MEL_NAMES if name in tensors]
+    flat = [value for value in tensors.values() if value.squeeze().dim() == 2 and value.dtype.is_floating_point]
+    for some in (list(tensors.values()), named, flat):
+        if len(some) == 1:
+            return some[0]
+    names = short(", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items()))
+    cure = f"call the mel {MEL_NAMES[0]}, or save it alone"
+    raise ValueError(f"{path}: holds {len(tensors)} tensors ({names}); {cure}")
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    """Read the arrays of numbers of a .npz or .h5 file, by name."""
+    found: dict[str, Tensor] = {}
+    if path.suffix.lower() == ".npz":
+        with ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > 8 * MOST:
+            raise ValueError(f"it unpacks to {size} bytes, more than {8 * MOST}")
+        with NPY, np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                if archive[name].dtype.kind in "fiu":
+                    found[name] = torch.from_numpy(archive[name])
+        return found
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise ValueError("reading .h5 needs h5py: pip install h5py; or save it as .npy") from None
+    with h5py.File(path, "r") as file:
+        for name, data in file.items():
+            if isinstance(data, h5py.Dataset) and data.dtype.kind in "fiu":
+                if data.size > MOST:
+                    raise ValueError(f"{name} is of {data.size} values, more than {MOST}")
+                found[name] = torch.from_numpy(data[()])
+    return found

@@ -9,15 +9,16 @@ from typing import Any, Literal
 from flowavenet.files import short
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "log": ("ln", "log10", "db"),
+    "log": ("ln", "log10", "db", "linear"),
+    "floor_mode": ("max", "add"),
     "pad_mode": ("reflect", "constant"),
     "mel_scale": ("slaney", "htk"),
     "norm": ("slaney", None),
     "frame_centre": ("hop", "start"),
 }
 
-LARGEST_VALUE = 10_000.0
-"""Of a mel, which is a logarithm: decibels of squared 16-bit samples, the largest in use, reach some hundreds."""
+LARGEST_VALUE = 100_000.0
+"""Of a mel. Logarithms reach some hundreds; powers that no logarithm was taken of, some ten thousands."""
 LARGEST = {"sample_rate": 768_000, "n_fft": 65_536, "n_mels": 1024}
 """Beyond these, a wrong digit would take all memory."""
 
@@ -28,8 +29,9 @@ class MelSettings:
 
     mel = clip((log(max(filter_bank @ magnitude ** power, floor)) + offset) * scale)
 
-    The defaults are HiFi-GAN's. All values are plain, so `dataclasses.asdict` writes them to YAML and
-    `MelSettings(**values)` reads them back. Raises ValueError, in one line, for what makes no sense.
+    where `floor_mode` add has the sum of the two for the larger. The defaults are HiFi-GAN's. All values are plain, so
+    `dataclasses.asdict` writes them to YAML and `MelSettings(**values)` reads them back. Raises ValueError, in one line, for
+    what makes no sense.
 
     >>> MelSettings().frames(22050)
     87
@@ -51,8 +53,8 @@ class MelSettings:
     """Upper edge of the highest band, Hz."""
     power: float = 1.0
     """Exponent of the magnitude: 1 magnitude, 2 power."""
-    log: Literal["ln", "log10", "db"] = "ln"
-    """Logarithm: natural, to base 10, or decibels (20 log10)."""
+    log: Literal["ln", "log10", "db", "linear"] = "ln"
+    """Logarithm: natural, to base 10, or decibels (20 log10); linear: none is taken."""
     floor: float = 1e-5
     """Smallest value that reaches the logarithm."""
     offset: float | tuple[float, ...] = 0.0
@@ -77,6 +79,11 @@ class MelSettings:
     eps: float = 1e-14
     """Added to the squared magnitude before the root, so that its gradient at digital silence is 0 and not NaN; power 2
     has no root. The default leaves a magnitude just above HiFi-GAN's floor right to 1e-6; lower floors want a lower one."""
+    floor_mode: Literal["max", "add"] = "max"
+    """The logarithm is taken of the larger of energy and floor, or of their sum."""
+    band_rate: int | None = None
+    """Sample rate, Hz, that the bands were computed for; None: sample_rate. StyleTTS 2 computes them for 16 kHz and uses
+    them at 24 kHz, so that they lie 1.5 times as high as f_min, f_max and the mel scale say."""
 
     def __post_init__(self) -> None:
         # YAML readers hand over lists for tuples, and 1e-5 (without a dot) as text.
@@ -98,7 +105,12 @@ class MelSettings:
         for name, choices in CHOICES.items():
             said = " or ".join(map(str, choices)) if len(choices) == 2 else "one of " + ", ".join(map(str, choices))
             _check(getattr(self, name) in choices, f"{name} is {short(getattr(self, name))}, must be {said}")
-        rate, win, hop = self.sample_rate, self.win_length, self.hop_length
+        band_rate = self.band_rate
+        _check(
+            band_rate is None or (isinstance(band_rate, int) and 0 < band_rate <= LARGEST["sample_rate"]),
+            f"band_rate is {short(band_rate)}, must be a whole number > 0, or None",
+        )
+        win, hop, rate = self.win_length, self.hop_length, band_rate or self.sample_rate
         _check(win <= self.n_fft, f"win_length {win} is longer than n_fft {self.n_fft}; raise n_fft")
         _check(hop <= win, f"hop_length {hop} skips samples between windows of {win}")
         _check(
@@ -108,7 +120,7 @@ class MelSettings:
         _check(
             0 <= self.f_min < self.f_max <= rate / 2,
             f"bands from f_min {self.f_min:g} to f_max {self.f_max:g} Hz do not fit 0 to {rate / 2:g} Hz, "
-            f"half of sample_rate {rate}",
+            f"half of {'sample_rate' if band_rate is None else 'band_rate'} {rate}",
         )
         for name in ("offset", "scale"):
             values = getattr(self, name)
@@ -119,6 +131,16 @@ class MelSettings:
         _check(self.clip is None or self.clip[0] < self.clip[1], f"clip {self.clip} must have low < high")
         _check(self.peak is None or 0 < self.peak <= 1, f"peak is {self.peak}, must be in (0, 1], or None")
         _check(0 <= self.preemphasis < 1, f"preemphasis is {self.preemphasis}, must be in [0, 1)")
+
+    @property
+    def band_edges(self) -> tuple[float, float]:
+        """The lower edge of the lowest band and the upper edge of the highest, in Hz of the audio.
+
+        >>> MelSettings(sample_rate=24000, band_rate=16000).band_edges
+        (0.0, 12000.0)
+        """
+        stretch = 1.0 if self.band_rate is None else self.sample_rate / self.band_rate
+        return self.f_min * stretch, self.f_max * stretch
 
     @property
     def context(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The verb for mels as such: what they are, what a vocoder wants, what is lost on the way; and bring them there."""
+"""The verb `mel`: tell what mels are, what a vocoder wants, and what is lost on the way; and convert them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowavenet.batch import end, find_files, for_each, spare, unique_stems
-from flowavenet.cli.options import Checkpoint, MelConvention
+from flowavenet.cli.options import Checkpoint, MelConfig, MelConvention, MelHop, MelLog, MelRate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flowavenet.audio import Finding, Intake, MelSettings
+    from flowavenet.audio import MelSettings
+    from flowavenet.meldetect import Detection, MelSource
 
 
 def mel(
@@ -24,6 +25,10 @@ def mel(
     to: Annotated[str, typer.Option(help="Convention to convert to, by name or YAML. [default: the checkpoint's]")] = "",
     checkpoint: Checkpoint = "",
     convention: MelConvention = None,
+    config: MelConfig = None,
+    rate: MelRate = None,
+    hop: MelHop = None,
+    log: MelLog = None,
     level: Annotated[float, typer.Option(help="dB to add to the mels.")] = 0.0,
     reference: Annotated[
         Path | None, typer.Option(help="Recordings of the same voice, or of the same sentences, to compare the level with.")
@@ -32,8 +37,8 @@ def mel(
 ) -> None:
     """Tell in which convention mels are, and what converting them costs; with -o, convert them. Recordings are analysed."""
     from flowavenet.audio import ABOUT, CONVENTIONS, MEL_SUFFIXES, mel_settings
-    from flowavenet.audio.intake import examine_together
     from flowavenet.files import ready_folder
+    from flowavenet.meldetect import detect_together
     from flowavenet.vocoder import Vocoder
 
     if conventions:
@@ -43,6 +48,7 @@ def mel(
     if not inputs:
         raise ValueError("no files are named; name mel files, recordings or folders, or ask for --conventions")
     wanted = mel_settings(to) if to else Vocoder.from_pretrained(checkpoint or None).settings
+    stated = stated_mel(wanted, convention, config, rate, hop, log)
     files = unique_stems(find_files(inputs, MEL_SUFFIXES))
     if out:
         spare(files, out, ".npy")
@@ -53,39 +59,55 @@ def mel(
         if suffix not in MEL_SUFFIXES:
             failed += for_each(beside, lambda file: _analyse(file, wanted, out))
             continue
-        company = None if convention else examine_together(beside, wanted)
-        seen: list[tuple[Intake, Tensor]] = []
+        together = None if stated else detect_together(beside, wanted)
+        seen: list[tuple[MelSource, Tensor]] = []
 
-        def one(file: Path, company: Finding | None = company, seen: list[tuple[Intake, Tensor]] = seen) -> None:
-            seen.append(_examine(file, wanted, convention, level, company, out))
+        def one(file: Path, together: Detection | None = together, seen: list[tuple[MelSource, Tensor]] = seen) -> None:
+            seen.append(_identify(file, wanted, stated, level, together, out))
 
         failed += for_each(beside, one)
         _compare_levels(seen, reference)
     end(failed, len(files))
 
 
-def _examine(
-    path: Path, wanted: MelSettings, convention: str | None, level: float, company: Finding | None, out: Path | None
-) -> tuple[Intake, Tensor]:
-    """Say what a mel is, and convert it; its intake, and its beginning, arranged."""
-    from flowavenet.audio import MelFile, save_mel, take_in
-    from flowavenet.audio.intake import ENOUGH
+def stated_mel(
+    wanted: MelSettings, convention: str | None, config: Path | None, rate: int | None, hop: int | None, log: str | None
+) -> MelSettings | None:
+    """Return what the options say that mels are; None if they say nothing, and it is detected."""
+    from flowavenet.audio import mel_settings
+    from flowavenet.audio.projectsettings import stated_settings
+
+    named = mel_settings(convention) if convention else None
+    return stated_settings(wanted, named, config, rate, hop, log)
+
+
+def _identify(
+    path: Path, wanted: MelSettings, stated: MelSettings | None, level: float, together: Detection | None, out: Path | None
+) -> tuple[MelSource, Tensor]:
+    """Say what a mel is, and convert it; return its source, and its beginning, arranged."""
+    from flowavenet.audio import MelFile, save_mel
+    from flowavenet.meldetect import identify
+    from flowavenet.meldetect.source import ENOUGH
 
     file = MelFile(path)
-    intake = take_in(file.beginning(ENOUGH), wanted, convention, level, company)
-    print(f"{path}: {intake.note or 'is what is wanted'}")
-    finding, conversion = intake.finding, intake.conversion
-    for reason in finding.reasons if finding else ():
+    source = identify(file.beginning(ENOUGH), wanted, stated, level, together)
+    frames, settings = file.frames(source.layout), source.settings
+    seconds = frames * settings.hop_length / settings.sample_rate
+    parts = [source.note or "is what is wanted", f"{frames} frames, {seconds:.2f} s", source.level_note]
+    said = "; ".join(filter(None, parts))
+    print(f"{path}: {said}")
+    detection, conversion = source.detection, source.conversion
+    for reason in detection.reasons if detection else ():
         print(f"  {reason}")
-    print(f"  taken as {brief(intake.settings)}")
+    print(f"  taken as {brief(settings)}")
     if conversion:
         print(f"  wanted   {brief(wanted)}")
         exact = "exact" if conversion.exact else f"{conversion.loss_db:.2f} dB lost on the way there and back"
         print(f"  {exact}: {', '.join(conversion.reasons)}")
-    mel = file.read(intake.layout)
+    mel = file.read(source.layout)
     if out:
-        save_mel(out / f"{path.stem}.npy", intake(mel))
-    return intake, mel[..., :ENOUGH]
+        save_mel(out / f"{path.stem}.npy", source(mel))
+    return source, mel[..., :ENOUGH]
 
 
 def _analyse(path: Path, wanted: MelSettings, out: Path | None) -> None:
@@ -100,13 +122,14 @@ def _analyse(path: Path, wanted: MelSettings, out: Path | None) -> None:
     save_mel(out / f"{path.stem}.npy", mel)
 
 
-def _compare_levels(seen: Iterable[tuple[Intake, Tensor]], reference: Path | None) -> None:
+def _compare_levels(seen: Iterable[tuple[MelSource, Tensor]], reference: Path | None) -> None:
     """Say how loud mels of one convention are, all together."""
-    from flowavenet.audio import MelSpectrogram, estimate_offset, load_audio
+    from flowavenet.audio import MelSpectrogram, load_audio
+    from flowavenet.meldetect import estimate_offset
 
     by_settings: dict[MelSettings, list[Tensor]] = {}
-    for intake, mel in seen:
-        by_settings.setdefault(intake.settings, []).append(mel)
+    for source, mel in seen:
+        by_settings.setdefault(source.settings, []).append(mel)
     for settings, mels in by_settings.items():
         others = None
         if reference:
@@ -122,6 +145,7 @@ def _compare_levels(seen: Iterable[tuple[Intake, Tensor]], reference: Path | Non
 
 
 def brief(settings: MelSettings) -> str:
-    """Settings in a line."""
-    bands = f"{settings.n_mels} bands of {settings.f_min:g} to {settings.f_max:g} Hz"
+    """Return settings in a line."""
+    lowest, highest = settings.band_edges
+    bands = f"{settings.n_mels} bands of {lowest:g} to {highest:g} Hz"
     return f"{settings.log} of {bands}, {settings.win_length} / hop {settings.hop_length} at {settings.sample_rate} Hz"

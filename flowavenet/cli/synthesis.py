@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flowavenet.batch import end, find_files, progress_bar, say, spare, unique_stems
-from flowavenet.cli.options import Checkpoint, Device, MelConvention, Precision, Speaker
+from flowavenet.cli.options import Checkpoint, Device, MelConfig, MelConvention, MelHop, MelLog, MelRate, Precision, Speaker
 
 ENGINES = ["plain", "ray"]
 TEMPERATURES = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
@@ -39,6 +39,10 @@ def vocode(
     picture: Annotated[bool, typer.Option(help="Also write <stem>.png: the mel asked for, and that of the result.")] = False,
     speaker: Speaker = None,
     convention: MelConvention = None,
+    config: MelConfig = None,
+    rate: MelRate = None,
+    hop: MelHop = None,
+    log: MelLog = None,
     level: Annotated[float, typer.Option(help="dB to add to mels, as `flowavenet mel` finds it missing.")] = 0.0,
     device: Device = "cpu",
     skip_existing: Annotated[
@@ -52,6 +56,7 @@ def vocode(
     """Make audio from mel spectrograms; from audio, copy synthesis: analyse it and make it anew."""
     from flowavenet.audio import MEL_SUFFIXES
     from flowavenet.audio.files import AUDIO_SUFFIXES
+    from flowavenet.cli.mels import stated_mel
     from flowavenet.files import ready_folder
     from flowavenet.remote import check_results, find_remote, is_url
     from flowavenet.remotevocoding import RemoteVocoding
@@ -72,13 +77,14 @@ def vocode(
     unique_stems(files)
     vocoder = Vocoder.from_pretrained(checkpoint or None, device, precision)
     voice = vocoder.voice(speaker)
+    stated = stated_mel(vocoder.settings, convention, config, rate, hop, log)
     if not remote:
         ready_folder(out)
     with progress_bar() as bar:
         task = bar.add_task("vocoding", total=None)
         work = (RemoteVocoding if remote else Vocoding)(
             vocoder, out if remote else Path(out), batch or (4 if vocoder.device.type == "cpu" else 16), picture, seed,
-            lambda done, total: bar.update(task, completed=done, total=total), convention, level, skip_existing,
+            lambda done, total: bar.update(task, completed=done, total=total), stated, level, skip_existing,
             temperature=temperature, match=match, denoise=denoise, speaker=voice,
         )
         if engine == "ray":

@@ -23,12 +23,12 @@ from flowavenet.audio import (
     MelSettings,
     MelSpectrogram,
     convert,
-    examine,
     load_audio,
     load_mel,
     save_mel,
 )
 from flowavenet.audio.files import list_files
+from flowavenet.meldetect import detect
 
 SPARE = 8
 """Frames that a mel may have more or fewer than its recording, at the end: one where frames sit on the first sample of each
@@ -163,8 +163,8 @@ def doubts(mel: Tensor, own: Tensor) -> list[str]:
     """
     (mean, spread), (own_mean, own_spread) = ((one.mean().item(), one.std().item()) for one in (mel, own))
     if abs(mean - own_mean) > own_spread or not 0.5 < spread / max(own_spread, 1e-9) < 2:
-        finding = examine(mel)
-        hint = f", it looks like {finding.names[0]} ({finding.verdict})" if finding.names else ""
+        found = detect(mel)
+        hint = f", it looks like {found.names[0]} ({found.verdict})" if found.names else ""
         raise ValueError(
             f"has mean {mean:.2f} and standard deviation {spread:.2f}, the recording's own mel {own_mean:.2f} and "
             f"{own_spread:.2f}: another convention{hint}; name it by --mels-in"

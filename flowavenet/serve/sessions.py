@@ -94,7 +94,7 @@ class Session:
                 self.service.metrics.first_audio.labels("websocket").observe(perf_counter() - self.heard)
             frames += chunk.shape[1] // vocoder.settings.hop_length
             self._send(pcm(chunk))
-        note = adapter.intake.note if adapter.intake else ""
+        note = adapter.source.note if adapter.source else ""
         self._send({"end": True, "frames": frames, "sample_rate": vocoder.sample_rate, "note": note})
 
     def _pieces(self, bands: int) -> Iterator[np.ndarray]:

@@ -153,8 +153,8 @@ def main() -> None:
         return timed, timed
 
     speak(options, adapter, front_end)
-    if adapter.intake and adapter.intake.finding:
-        print(f"its mels: {adapter.intake.note or 'as the vocoder wants them'}", file=sys.stderr)
+    if adapter.source and adapter.source.detection:
+        print(f"its mels: {adapter.source.note or 'as the vocoder wants them'}", file=sys.stderr)
 
 
 if __name__ == "__main__":

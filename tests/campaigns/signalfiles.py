@@ -86,7 +86,7 @@ OTHERS = [
 
 
 def mel(bands: int = 80, frames: int = 24) -> torch.Tensor:
-    """Of a tone with a tremolo, which the doctor takes for a mel."""
+    """Of a tone with a tremolo, which is taken for a mel."""
     from flowavenet.audio import MelSpectrogram, convention
 
     time = torch.arange(frames * 256)

@@ -1,4 +1,4 @@
-"""Level calibration: how much louder or quieter a mel is than it should be, and putting that right.
+"""Estimate how much louder or quieter a mel is than it should be, and put that right.
 
 A front-end that was trained on another analysis than the vocoder's makes mels whose level is off: the LWS package's, which
 many a Tacotron 2 was trained on, is 0.9 to 1.8 dB quieter than librosa's at the same settings. A vocoder follows the level
@@ -22,9 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flowavenet.audio.averagespeech import average_speech
 from flowavenet.audio.mel import MelSpectrogram
 from flowavenet.audio.settings import MelSettings
+from flowavenet.meldetect.speech import average_speech
 
 _QUARTER = 9.2  # dB: what bands exceed a quarter of the time, above the mean of their logarithms, in those recordings
 _UTTERANCE, _UTTERANCE_SECONDS = 2.5, 5.0  # dB, standard deviation of an utterance's level about its voice's; its length
@@ -59,7 +59,7 @@ def estimate_offset(
     """
     level, count = _level(mel, settings, "mel")
     if reference is None:
-        usual = average_speech(settings).level.to(level) * (20 / math.log(10)) + _QUARTER
+        usual = torch.from_numpy(average_speech(settings).level).to(level) * (20 / math.log(10)) + _QUARTER
         error = _RECORDING if settings.peak is None else _AT_PEAK
     else:
         usual, others = _level(reference, settings, "reference")
@@ -71,7 +71,7 @@ def estimate_offset(
 
 
 def with_offset(mel: Tensor, settings: MelSettings, db: float) -> Tensor:
-    """Make a mel louder by so many dB of magnitude: what its convention makes of the wave times 10 ** (db / 20).
+    """Make a mel louder by so many dB of magnitude, as its convention does with the wave times 10 ** (db / 20).
 
     Exact, except that what is at the floor or at the clip stays there, as nobody knows what it hides, and that what would
     leave the range ends up at its ends.
@@ -89,7 +89,7 @@ _ROUNDING = 1e-3  # as a part of an energy, what float32 loses in a logarithm an
 
 
 def _level(mels: Tensor | Sequence[Tensor], settings: MelSettings, name: str) -> tuple[Tensor, float]:
-    """What each band exceeds a quarter of the time, in dB, (n_mels,), -inf at the floor; and of how many utterances."""
+    """Return what each band exceeds a quarter of the time, in dB, (n_mels,), -inf at the floor; and the utterances."""
     mels = [mels] if isinstance(mels, Tensor) else list(mels)
     for mel in mels:
         if mel.dim() != 3 or mel.shape[1] != settings.n_mels:

@@ -9,9 +9,9 @@ import soundfile
 import torch
 from conftest import CLIPS
 
-from flowavenet.audio import CONVENTIONS, MelMatching, MelSpectrogram, convert, load_audio, load_mel, take_in, with_offset
+from flowavenet.audio import CONVENTIONS, MelMatching, MelSettings, MelSpectrogram, convert, load_audio, load_mel
 from flowavenet.audio.conversion import Converter
-from flowavenet.audio.intake import examine_together
+from flowavenet.meldetect import detect_together, identify, with_offset
 
 DATA = Path(__file__).parent / "data"
 PREDICTED = DATA / "tacotron2.npy"
@@ -52,49 +52,50 @@ def test_frames_stay_where_they_are_in_time(source, target):
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_vocoders_own_stays_as_it_is(turned, dtype):
     mel = load_mel(PREDICTED, 80).to(dtype)
-    intake = take_in(mel.transpose(1, 2) if turned else mel, HIFIGAN)
-    assert intake.note == "" and intake.conversion is None and intake.frames(285) == 285
-    assert torch.equal(intake(intake.arrange(mel.transpose(1, 2) if turned else mel)), mel.float())
+    source = identify(mel.transpose(1, 2) if turned else mel, HIFIGAN)
+    assert source.note == "" and source.conversion is None and source.frames(285) == 285
+    assert torch.equal(source(source.arrange(mel.transpose(1, 2) if turned else mel)), mel.float())
 
 
 @pytest.mark.parametrize("name", ["rayhane", "mozilla", "vocos", "bigvgan_44k"])
 def test_another_convention_is_recognised_and_converted(name):
     mel = analysed(name, DATA / "lj.flac")
-    intake = take_in(mel, HIFIGAN)
+    source = identify(mel, HIFIGAN)
     there, report = convert(mel, CONVENTIONS[name], HIFIGAN)
-    assert intake.settings == CONVENTIONS[name] and intake.conversion == report
-    assert intake.note.startswith(f"is {name}; converted to hifigan, ")
-    assert torch.equal(intake(intake.arrange(mel)), there) and intake.frames(mel.shape[2]) == there.shape[2]
+    assert source.settings == CONVENTIONS[name] and source.conversion == report
+    assert source.note.startswith((f"is {name}; converted to", f"taken as {name}, which is not sure: "))
+    assert "; converted to hifigan, " in source.note
+    assert torch.equal(source(source.arrange(mel)), there) and source.frames(mel.shape[2]) == there.shape[2]
 
 
 @pytest.mark.parametrize("name", ["rayhane", "bigvgan_44k"])
 def test_wider_floats_are_converted_as_well(name):
     mel = analysed(name)
-    there = (take_in(mel.to(dtype), HIFIGAN, name)(mel.to(dtype)) for dtype in (torch.float32, torch.float64))
+    there = (identify(mel.to(dtype), HIFIGAN, name)(mel.to(dtype)) for dtype in (torch.float32, torch.float64))
     torch.testing.assert_close(*there, atol=1e-4, rtol=1e-4, check_dtype=False)
 
 
 def test_what_was_said_counts():
     mel = load_mel(PREDICTED, 80)
-    intake = take_in(mel, HIFIGAN, "matcha")
-    torch.testing.assert_close(intake(mel), convert(mel, CONVENTIONS["matcha"], HIFIGAN)[0])
-    assert take_in(mel, HIFIGAN, CONVENTIONS["matcha"]).note == intake.note
-    assert take_in(mel, HIFIGAN, HIFIGAN).conversion is None
+    source = identify(mel, HIFIGAN, "matcha")
+    torch.testing.assert_close(source(mel), convert(mel, CONVENTIONS["matcha"], HIFIGAN)[0])
+    assert identify(mel, HIFIGAN, CONVENTIONS["matcha"]).note == source.note
+    assert identify(mel, HIFIGAN, HIFIGAN).conversion is None
 
 
 def test_the_level_is_added_first():
     mel = load_mel(PREDICTED, 80)
-    louder = take_in(mel, CONVENTIONS["matcha"], "hifigan", level_db=6.0)
+    louder = identify(mel, CONVENTIONS["matcha"], "hifigan", level_db=6.0)
     there, _ = convert(with_offset(mel, HIFIGAN, 6.0), HIFIGAN, CONVENTIONS["matcha"])
     torch.testing.assert_close(louder(mel), there)
-    assert louder.note.endswith("made +6 dB louder")
+    assert louder.level_note == "made +6 dB louder" and "s at hop 256 and 22050 Hz; made" in louder.notes(285)
 
 
 def test_in_doubt_it_is_the_vocoders_own():
     noise = torch.randn(80, 300) * 2 - 5                               # nobody's speech
-    intake = take_in(noise, HIFIGAN)
-    assert intake.settings == HIFIGAN and "hifigan, the vocoder's own" in intake.note
-    assert torch.equal(intake(intake.arrange(noise)), noise[None])
+    source = identify(noise, HIFIGAN)
+    assert source.settings == HIFIGAN and "hifigan, the vocoder's own" in source.note
+    assert torch.equal(source(source.arrange(noise)), noise[None])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,16 @@ def test_what_cannot_be_understood_is_refused_with_the_cure(mel, says):
         mel = torch.cat([analysed("parallel_wavegan", clip) for clip in CLIPS], dim=2)
         mel = (mel - mel.mean(2, keepdim=True)) / mel.std(2, keepdim=True)
     with pytest.raises(ValueError, match=says) as error:
-        take_in(mel, HIFIGAN)
+        identify(mel, HIFIGAN)
+    assert "\n" not in str(error.value)
+
+
+def test_what_no_convention_explains_is_refused_with_what_was_seen_and_the_ways_on():
+    grid = dict(sample_rate=44100, n_fft=2048, win_length=2048, hop_length=512, n_mels=100, f_max=22050.0)
+    settings = MelSettings(mel_scale="htk", norm=None, floor=1e-7, eps=1e-24, **grid)
+    mel = MelSpectrogram(settings)(load_audio(DATA / "lj.flac", 44100))
+    with pytest.raises(ValueError, match="no convention that is known explains it: .*--mel-convention.*--mel-con") as error:
+        identify(mel, HIFIGAN)
     assert "\n" not in str(error.value)
 
 
@@ -119,7 +129,7 @@ def test_a_convention_of_the_users_own_is_recognised(tmp_path, monkeypatch):
     (tmp_path / "flowavenet").mkdir()
     (tmp_path / "flowavenet" / "conventions.yaml").write_text("ours:\n  like: hifigan\n  log: db\n  offset: 200\n")
     mel = 20 * analysed("hifigan", DATA / "lj.flac").exp().log10() + 200
-    assert take_in(mel, HIFIGAN).note.startswith("is ours; converted to hifigan, ")
+    assert identify(mel, HIFIGAN).note.startswith(("is ours; converted to", "taken as ours, "))
 
 
 def test_mels_that_come_together_are_judged_together(tmp_path):
@@ -128,14 +138,14 @@ def test_mels_that_come_together_are_judged_together(tmp_path):
     for number, piece in enumerate(mel.split(30, dim=2)):
         files.append(tmp_path / f"{number}.npy")
         np.save(files[-1], piece.numpy())
-    alone = [take_in(torch.from_numpy(np.load(file)), HIFIGAN).finding for file in files]
-    company = examine_together(files, HIFIGAN)
-    assert company.sure and company.names == ("rayhane",) and not all(finding.sure for finding in alone)
-    for file, finding in zip(files, alone, strict=True):
-        intake = take_in(torch.from_numpy(np.load(file)), HIFIGAN, company=company)
-        assert finding.sure or intake.settings == CONVENTIONS["rayhane"]
+    alone = [identify(torch.from_numpy(np.load(file)), HIFIGAN).detection for file in files]
+    together = detect_together(files, HIFIGAN)
+    assert together.names == ("rayhane",) and not all(one.sure for one in alone)
+    for file, one in zip(files, alone, strict=True):
+        source = identify(torch.from_numpy(np.load(file)), HIFIGAN, together=together)
+        assert one.sure or source.settings == CONVENTIONS["rayhane"]
     np.save(files[0], np.zeros((100, 50), np.float32))
-    assert examine_together(files[:2], HIFIGAN) is None
+    assert detect_together(files[:2], HIFIGAN) is None
 
 
 def test_vocode_and_mel_tell_and_convert(flowavenet, tiny, tmp_path):
@@ -145,11 +155,11 @@ def test_vocode_and_mel_tell_and_convert(flowavenet, tiny, tmp_path):
     words = ["--checkpoint", tiny]
     code, _, complaint = flowavenet("vocode", tmp_path, "-o", tmp_path / "wav", *words)
     notes = [line for line in complaint.splitlines() if "converted" in line]
-    assert code == 0 and notes and all(": is rayhane; converted to hifigan" in line and "own" not in line for line in notes)
+    assert code == 0 and notes and all("rayhane" in line and "; converted to hifigan" in line for line in notes)
     assert all(soundfile.info(tmp_path / "wav" / f"{stem}.wav").frames == own.shape[2] * 256 for stem in ("own", "other"))
 
     code, said, _ = flowavenet("mel", tmp_path / "other.npy", "-o", tmp_path / "mel", *words)
-    assert code == 0 and "is rayhane; converted to hifigan" in said and "below 25 Hz" in said
+    assert code == 0 and "rayhane" in said and "; converted to hifigan" in said and "below 25 Hz" in said
     assert torch.equal(load_mel(tmp_path / "mel" / "other.npy", 80), convert(other, CONVENTIONS["rayhane"], HIFIGAN)[0])
     (tmp_path / "mel" / "other.npy").rename(tmp_path / "converted.npy")
     heard = []
@@ -158,6 +168,39 @@ def test_vocode_and_mel_tell_and_convert(flowavenet, tiny, tmp_path):
         assert flowavenet("vocode", tmp_path / f"{name}.npy", "-o", tmp_path / "wav", *words, *more)[0] == 0
         heard.append(soundfile.read(tmp_path / "wav" / f"{name}.wav")[0])
     assert np.array_equal(heard[0], heard[1]) and not np.allclose(heard[0], heard[2], atol=0.01)
+
+
+def test_the_settings_of_the_front_end_count(flowavenet, tmp_path):
+    """Duration within a frame and level within 1 dB, of a mel that no listed convention explains."""
+    settings = MelSettings(sample_rate=16000, n_fft=640, win_length=640, hop_length=160, f_min=60.0, f_max=7000.0)
+    wave = load_audio(DATA / "lj.flac", 16000)
+    np.save(tmp_path / "x.npy", MelSpectrogram(settings)(wave)[0].numpy())
+    (tmp_path / "config.json").write_text(
+        '{"audio": {"sampling_rate": 16000, "n_fft": 640, "hop_size": 160, "num_mels": 80, "fmin": 60, "fmax": 7000}}'
+    )
+    told = ["--mel-config", tmp_path / "config.json"]
+    code, said, _ = flowavenet("mel", tmp_path / "x.npy", "--to", "hifigan", "-o", tmp_path / "out", *told)
+    seconds = wave.shape[1] / 16000
+    assert code == 0 and f"{-(-wave.shape[1] // 160)} frames, {seconds:.1f}" in said
+    theirs, own = load_mel(tmp_path / "out" / "x.npy", 80), analysed("hifigan", DATA / "lj.flac")
+    assert abs(theirs.shape[2] - own.shape[2]) <= 1
+    frames = min(theirs.shape[2], own.shape[2])
+    off = (theirs[..., :frames] - own[..., :frames])[:, 4:70] * 8.686
+    loud = own[:, 4:70, :frames] > own.max() - 5
+    assert abs(off[loud].median()) < 1 and off[loud].abs().mean() < 4
+    code, said, _ = flowavenet("mel", tmp_path / "x.npy", "--to", "hifigan", "--mel-rate", 16000, "--mel-hop", 200)
+    assert code == 0 and "hop 200 at 16000 Hz" in said
+    code, _, complaint = flowavenet("mel", tmp_path / "x.npy", "--to", "hifigan", *told, "--mel-convention", "vocos")
+    assert code == 2 and "give one of them" in complaint
+    assert flowavenet("mel", tmp_path / "x.npy", "--to", "hifigan", "--mel-log", "log2")[0] == 2
+
+
+def test_there_is_one_statement_about_level(flowavenet, tiny, tmp_path):
+    np.save(tmp_path / "loud.npy", analysed("rayhane", DATA / "lj.flac").numpy()[..., :150] + 3.0)
+    words = ["--checkpoint", tiny, "--mel-convention", "rayhane"]
+    code, _, complaint = flowavenet("vocode", tmp_path / "loud.npy", "-o", tmp_path, *words)
+    assert code == 0 and "1.74 s at hop 256" in complaint
+    assert ("average speech" in complaint) + ("full scale" in complaint) <= 1
 
 
 def test_mel_analyses_recordings_and_compares_levels(flowavenet, tmp_path):
