@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -152,10 +152,10 @@ def _scores(
     mel: Tensor, conventions: Mapping[str, MelSettings], dtype: torch.dtype
 ) -> dict[tuple[str, ...], _Score]:
     """Try all conventions of as many bands: the scores of each family of those whose values are alike."""
-    families: dict[MelSettings, list[str]] = {}
+    families: dict[tuple, list[str]] = {}
     for name, settings in conventions.items():
         if settings.n_mels == mel.shape[1]:
-            families.setdefault(_visible(settings), []).append(name)
+            families.setdefault(settings.values_key, []).append(name)
     sketch = Sketch.of(mel)
     scores = {tuple(names): _score(sketch, conventions[names[0]], names[0], dtype) for names in families.values()}
     return scores | {(STANDARDISED,): _standardised(sketch)}
@@ -221,11 +221,6 @@ def _in_values(settings: MelSettings) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=64)
 def _range(settings: MelSettings) -> tuple[float, float]:
     return MelSpectrogram(settings).range()
-
-
-def _visible(settings: MelSettings) -> MelSettings:
-    """The settings without what values do not show."""
-    return replace(settings, frame_centre="hop", eps=1e-14, pad_mode="reflect", peak=None)
 
 
 def _problem(mel: Tensor) -> str:

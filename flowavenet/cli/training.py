@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flowavenet.batch import end, once, progress_bar
+from flowavenet.cli.console import end, progress_bar
 
 
 def prepare(
@@ -29,6 +29,7 @@ def prepare(
 ) -> None:
     """Check a corpus, file by file, and bring it to one format; run again, it goes on where it stopped."""
     from flowavenet.audio import mel_settings
+    from flowavenet.files import once
     from flowavenet.training.corpus import MANIFEST, prepare_corpus
     from flowavenet.training.pairs import Pairs
     from flowavenet.training.sharding import prepare_shards

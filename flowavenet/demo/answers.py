@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from flowavenet.audio import save_audio
-from flowavenet.clips import Clip, load_clip
+from flowavenet.serve.uploads import Clip, load_clip
 from flowavenet.demo import actions, words
 from flowavenet.demo.pictures import Curve, Panel, draw, mel_panel, spectrogram
 from flowavenet.evaluation.scoring import SHOWN, score

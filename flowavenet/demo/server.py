@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from flowavenet.address import listen
+from flowavenet.serve.address import listen
 from flowavenet.hub import shipped_checkpoints
 from flowavenet.vocoder import DEFAULT, Vocoder
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSpectrogram, mel_settings
-from flowavenet.batch import end_with_parent
+from flowavenet.files import end_with_parent
 from flowavenet.training.corpus import Clip, read_corpus
 from flowavenet.training.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
 from flowavenet.training.pairs import check_pair

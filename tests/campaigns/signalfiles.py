@@ -132,8 +132,8 @@ def safetensors_mels(folder: Path) -> Seeds:
 
 def read_mel(path: Path) -> None:
     from flowavenet.audio import MelSettings
-    from flowavenet.batch import once
-    from flowavenet.vocoding import Mel
+    from flowavenet.files import once
+    from flowavenet.batch import Mel
 
     try:
         source = Mel(path, MelSettings())

@@ -1,4 +1,4 @@
-"""What visitors of a server bring: a recording or a mel file, refused in one line if it is broken, too long or too short."""
+"""Read what visitors upload: a recording or a mel file, refused in one line if it is broken, too long or too short."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from flowavenet.audio import MEL_SUFFIXES, MelFile, audio_blocks, audio_info
-from flowavenet.batch import once, one_line
+from flowavenet.batch import Mel
+from flowavenet.files import once, one_line
 from flowavenet.vocoder import Vocoder
-from flowavenet.vocoding import Mel
 
 SHORTEST, LONGEST = 0.2, 60.0
 """Seconds that a clip may have."""

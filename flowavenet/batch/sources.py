@@ -1,0 +1,123 @@
+"""Read what is to be vocoded, mel files and recordings, in pieces, so that memory does not grow with their length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from flowavenet.audio import (
+    CONVENTIONS,
+    MEL_SUFFIXES,
+    Finding,
+    MelFile,
+    MelSettings,
+    MelSpectrogram,
+    audio_blocks,
+    audio_info,
+    take_in,
+)
+from flowavenet.audio.intake import COMPANY, ENOUGH, examine_together
+from flowavenet.batch.plan import File, is_url
+from flowavenet.files import Failures
+from flowavenet.streaming import mel_in_pieces
+
+BLOCK = 1024
+"""Frames that are read, or analysed, at a time."""
+
+Findings = Mapping[tuple[str, str], Finding | None]
+"""What the mels of a folder were found to be together, by folder and suffix."""
+
+
+class Mel:
+    """Open a mel file: its number of frames follows from its beginning, the mel comes in pieces of at most BLOCK frames.
+
+    What a thread can do ahead, ``read``, is apart from what torch then does with it, ``mel``.
+
+    Args:
+        path: the file.
+        wanted: settings of the mels that the vocoder takes.
+        convention, level_db: what the file holds, see :func:`~flowavenet.audio.take_in`.
+        together: what the mels of its folder were found to be, together.
+    """
+
+    def __init__(
+        self, path: Path, wanted: MelSettings, convention: str | None = None, level_db: float = 0.0,
+        together: Finding | None = None,
+    ):
+        self.path, self.file = path, MelFile(path)
+        self.intake = take_in(self.file.beginning(ENOUGH), wanted, convention, level_db, together)
+        self.given = self.file.frames(self.intake.layout)
+        self.frames = self.intake.frames(self.given)
+
+    def read(self) -> Iterator[Tensor]:
+        """Yield the mel as it lies in the file, (1, bands, at most BLOCK)."""
+        layout = self.intake.layout
+        return (self.file.read(layout, start, start + BLOCK) for start in range(0, self.given, BLOCK))
+
+    def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Bring what was read to the convention of the vocoder."""
+        return self.intake.stream(pieces)
+
+    @property
+    def note(self) -> str:
+        """What a user should know of this mel, in a few words; empty: it is what the vocoder takes, for sure."""
+        intake = self.intake
+        if not intake.note:
+            return ""
+        name = next((name for name, settings in CONVENTIONS.items() if settings.alike(intake.settings)), "another convention")
+        doubtful = intake.finding is not None and not intake.finding.sure
+        converted = f"the mel is converted from {name}" if intake.converts else f"the mel is taken as {name}" * doubtful
+        return converted + ", which is not certain" * doubtful
+
+
+class Recording:
+    """Open a recording to make it anew, as :class:`Mel`: it is read as pieces of its wave, which are then analysed."""
+
+    note = ""
+
+    def __init__(self, path: Path, spectrogram: MelSpectrogram):
+        self.path, self.spectrogram = path, spectrogram
+        settings = spectrogram.settings
+        self.frames = settings.frames(round(audio_info(path).seconds * settings.sample_rate))
+
+    def read(self) -> Iterator[Tensor]:
+        """Yield the wave, (1, samples), at the vocoder's sample rate and level."""
+        settings, peak = self.spectrogram.settings, None
+        if settings.peak is not None:                                  # to be known before the first piece
+            peaks = [block.abs().amax(1, keepdim=True) for block in audio_blocks(self.path, settings.sample_rate)]
+            peak = torch.stack(peaks).amax(0)
+        for block in audio_blocks(self.path, settings.sample_rate):
+            yield self.spectrogram.normalise(block, peak)
+
+    def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Analyse what was read, BLOCK frames at a time."""
+        return mel_in_pieces(pieces, self.spectrogram, BLOCK)
+
+
+def bring(files: Iterable[File], folder: Path, failed: Failures) -> dict[File, Path]:
+    """Return where files lie on this machine; those in stores are copied into a folder first, past those that cannot be."""
+    paths = {file: Path(file.place) for file in files}
+    there = {file: folder / f"{n}{file.kind[1]}" for n, file in enumerate(file for file in paths if is_url(file.place))}
+    if there:
+        from flowavenet.batch.stores import fetch
+
+        fetch(there, failed)
+    return {file: there.get(file, path) for file, path in paths.items() if file not in failed}
+
+
+def examine_folders(files: Iterable[File], wanted: MelSettings) -> Findings:
+    """Find out what the mel files of each folder are, by a few of them, which together show more than each alone."""
+    findings: dict[tuple[str, str], Finding | None] = {}
+    kinds: dict[tuple[str, str], list[File]] = {}
+    for file in files:
+        kinds.setdefault(file.kind, []).append(file)
+    for kind, beside in kinds.items():
+        if kind[1] in MEL_SUFFIXES and len(beside) > 1:
+            with TemporaryDirectory(prefix="flowavenet-") as folder:   # what cannot be read is said when its turn comes
+                paths = bring(beside[:: -(-len(beside) // COMPANY)], Path(folder), Failures())
+                findings[kind] = examine_together(list(paths.values()), wanted)
+    return findings
