@@ -173,7 +173,8 @@ class MelSettings:
     @property
     def values_key(self) -> tuple[Any, ...]:
         """The settings that show in the values of a mel."""
-        return tuple([value for name, value in vars(self).items() if name not in ("frame_centre", "eps", "pad_mode", "peak")])
+        unseen = "frame_centre", "eps", "pad_mode", "peak"
+        return tuple([value for name, value in vars(self).items() if name not in unseen])
 
     @property
     def _centre(self) -> int:

@@ -42,9 +42,13 @@ def vocode_files(
         Unwritable: results cannot be written there, in one line.
         ValueError, OSError: a store cannot be listed, in one line.
     """
-    folders = {Path(job.out, file.name).parent for file in files} | {Path(job.out)}
-    for folder in () if is_url(job.out) else sorted(folders):
-        ready_folder(folder)
+    if is_url(job.out):
+        from flowavenet.batch.stores import open_store
+
+        open_store(job.out)                                            # what is wrong with the address is said now
+    else:
+        for folder in sorted({Path(job.out), *(Path(job.out, file.name).parent for file in files)}):
+            ready_folder(folder)
     done = find_done(files, job.out, job.suffixes) if skip_existing else set()
     files = [replace(file, done=file in done) for file in files]
     portions = [portion for portion in divide(files, job.batch) if not all(file.done for file in portion)]

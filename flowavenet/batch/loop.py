@@ -91,10 +91,12 @@ class Portion:
     files: list[File]
     folder: Path
     """On this machine, for what is fetched, and for what is to be put."""
-    packs: list[list[tuple[File, Source, Iterable[Tensor]]]] = field(default_factory=list)
-    """Files of one length, and the pieces that were read of them; those of a long one, which is alone, are read later."""
+    packs: list[list[tuple[File, Tensor]]] = field(default_factory=list)
+    """Mels (1, n_mels, frames) of equal length."""
+    long: list[tuple[File, Source]] = field(default_factory=list)
+    """What is too long for a batch, and is read while it is made."""
     made: list[tuple[File, Tensor, Tensor]] = field(default_factory=list)
-    """Mels (1, bands, frames) and waves (1, samples) that are to be written."""
+    """Mels, and waves (1, samples) that are to be written."""
     written: dict[Path, tuple[File, str]] = field(default_factory=dict)
     """Results, and what they are called below the folder for results."""
 
@@ -104,7 +106,7 @@ class Loop:
 
     What a file becomes does not depend on the files beside it. Hence only mels of equally many frames share a batch, since
     padding would change what the last frames see, and each is given the noise that it would have alone. Long mels are
-    streamed into their files, tile by tile. What would exceed full scale is made quieter, a long one as its first tile wants.
+    streamed into their files, tile by tile. What would exceed full scale is made quieter, a long file by its first tile.
     """
 
     def __init__(self, vocoder: Vocoder):
@@ -143,12 +145,17 @@ class Loop:
             with self.report.failed.noted(file, path):
                 opened.append((file, self._open(file, path)))
         opened.sort(key=lambda one: one[1].frames)
-        for _, group in groupby(opened, lambda one: one[1].frames):
+        for frames, group in groupby(opened, lambda one: one[1].frames):
             alike = list(group)
-            most = 1 if self._is_long(alike[0][1]) else self.job.batch
-            for pack in (alike[start : start + most] for start in range(0, len(alike), most)):
+            if frames > 1.5 * self.tile:
+                portion.long += [one for one in alike if not one[0].done]
+                continue
+            for start in range(0, len(alike), self.job.batch):
+                pack = alike[start : start + self.job.batch]
                 if not all(file.done for file, _ in pack):
-                    portion.packs.append(list(self._pieces(pack)))
+                    mels = sorted(self._mels(pack), key=lambda one: one[1].shape[-1])
+                    # mostly of one length, but a header may have been wrong
+                    portion.packs += [list(same) for _, same in groupby(mels, lambda one: one[1].shape[-1])]
         return portion
 
     def _open(self, file: File, path: Path) -> Source:
@@ -161,34 +168,27 @@ class Loop:
             self.report.notes[file] = mel.note
         return mel
 
-    def _is_long(self, source: Source) -> bool:
-        """Return whether a source is too long for a batch."""
-        return source.frames > 1.5 * self.tile
-
-    def _pieces(self, pack: list[tuple[File, Source]]) -> Iterator[tuple[File, Source, Iterable[Tensor]]]:
+    def _mels(self, pack: list[tuple[File, Source]]) -> Iterator[tuple[File, Tensor]]:
         for file, source in pack:
             with self.report.failed.noted(file, source.path):
-                yield file, source, source.read() if self._is_long(source) else list(source.read())
+                yield file, torch.cat(list(source.mel()), dim=-1).to(self.vocoder.device)
 
     def _make(self, portion: Portion) -> Portion:
-        """Make the audio of a portion. Long files are written at once, as their audio is made."""
+        """Make the audio of a portion. Long files are written at once, tile by tile."""
         before = self.made
         for pack in portion.packs:
-            if pack and self._is_long(pack[0][1]):
-                self._make_long(portion, *pack[0])
-                continue
-            mels: list[tuple[File, Tensor]] = []
-            for file, source, pieces in pack:
-                with self.report.failed.noted(file, source.path):
-                    mels.append((file, torch.cat(list(source.mel(pieces)), dim=-1)))
-            for _, group in groupby(mels, lambda one: one[1].shape):   # mostly one; but a header may have been wrong
-                alike = list(group)
-                try:
-                    portion.made += self._together(alike)
-                except RuntimeError:                                   # too much at once for this memory, perhaps
-                    for file, mel in alike:
-                        with self.report.failed.noted(file):
-                            portion.made += self._together([(file, mel)])
+            try:
+                portion.made += self._together(pack)
+            except RuntimeError:                                       # too much at once for this memory, perhaps
+                for one in pack:
+                    with self.report.failed.noted(one[0]):
+                        portion.made += self._together([one])
+        for file, source in portion.long:
+            with self.report.failed.noted(file, source.path):
+                mel = source.mel()
+                first = next(mel)
+                tiles = self._tiles(chain([first], mel), self.tile, source.frames)
+                self._save(portion, file, first, next(tiles), tiles)
         self.made = before + len(portion.files)
         self.progress()
         return portion
@@ -198,15 +198,8 @@ class Loop:
         waves = next(self._tiles(mel, mel.shape[-1], mel.shape[-1], len(mels)))
         return [(file, mel, wave[None]) for (file, mel), wave in zip(mels, waves, strict=True)]
 
-    def _make_long(self, portion: Portion, file: File, source: Source, pieces: Iterable[Tensor]) -> None:
-        with self.report.failed.noted(file, source.path):
-            mel = source.mel(pieces)
-            first = next(mel)
-            tiles = self._tiles(chain([first], mel), self.tile, source.frames)
-            self._save(portion, file, first, next(tiles), tiles)
-
     def _tiles(self, mel: Tensor | Iterable[Tensor], tile: int, frames: int, files: int = 1) -> Iterator[Tensor]:
-        """Yield the audio of files of some frames, a tile at a time, on the CPU; count what is made and how long it takes."""
+        """Yield the audio of files of so many frames, a tile at a time, on the CPU; count frames and seconds."""
         chunks = self.vocoder.stream(mel, tile, seed=[self.job.seed] * files, **self.job.how)
         while True:
             start = perf_counter()
@@ -251,7 +244,7 @@ class Loop:
 
 
 def in_background(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Do the work on one item after the other in a thread, one item ahead, while the caller does something else; as `map`."""
+    """Do the work on one item after the other, as `map`, but in a thread, one item ahead, beside what the caller does."""
     with ThreadPoolExecutor(1) as thread:
         last = None
         for item in items:

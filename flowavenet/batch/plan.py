@@ -81,10 +81,11 @@ def find_files(places: Iterable[str | Path], suffixes: Collection[str]) -> list[
             about = path.stat() if path.exists() else None
             found.append((str(path.parent), path.name, about and about.st_size, about and about.st_mtime))
         else:
-            below = {name: about for name, about in list_folder(place).items() if PurePosixPath(name).suffix.lower() in suffixes}
+            below = [(place, name, *about) for name, about in list_folder(place).items()]
+            below = [one for one in below if PurePosixPath(one[1]).suffix.lower() in suffixes]
             if not below:
                 raise ValueError(f"{place}: there are no {' '.join(suffixes)} files in this folder or below it")
-            found += [(place, name, *about) for name, about in below.items()]
+            found += below
     names = [str(PurePosixPath(name).with_suffix("")) for _, name, *_ in found]
     often, files = Counter(names), {}
     for (folder, path, *about), name in zip(found, names, strict=True):

@@ -33,9 +33,7 @@ Findings = Mapping[tuple[str, str], Finding | None]
 
 
 class Mel:
-    """Open a mel file: its number of frames follows from its beginning, the mel comes in pieces of at most BLOCK frames.
-
-    What a thread can do ahead, ``read``, is apart from what torch then does with it, ``mel``.
+    """Open a mel file: its number of frames follows from its beginning, the rest is read in pieces.
 
     Args:
         path: the file.
@@ -53,14 +51,10 @@ class Mel:
         self.given = self.file.frames(self.intake.layout)
         self.frames = self.intake.frames(self.given)
 
-    def read(self) -> Iterator[Tensor]:
-        """Yield the mel as it lies in the file, (1, bands, at most BLOCK)."""
-        layout = self.intake.layout
-        return (self.file.read(layout, start, start + BLOCK) for start in range(0, self.given, BLOCK))
-
-    def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Bring what was read to the convention of the vocoder."""
-        return self.intake.stream(pieces)
+    def mel(self) -> Iterator[Tensor]:
+        """Yield the mel in the vocoder's convention, (1, n_mels, at most BLOCK frames)."""
+        starts = range(0, self.given, BLOCK)
+        return self.intake.stream(self.file.read(self.intake.layout, start, start + BLOCK) for start in starts)
 
     @property
     def note(self) -> str:
@@ -68,34 +62,28 @@ class Mel:
         intake = self.intake
         if not intake.note:
             return ""
-        name = next((name for name, settings in CONVENTIONS.items() if settings.alike(intake.settings)), "another convention")
+        same = (name for name, settings in CONVENTIONS.items() if settings.alike(intake.settings))
+        name = next(same, "another convention")
         doubtful = intake.finding is not None and not intake.finding.sure
         converted = f"the mel is converted from {name}" if intake.converts else f"the mel is taken as {name}" * doubtful
         return converted + ", which is not certain" * doubtful
 
 
 class Recording:
-    """Open a recording to make it anew, as :class:`Mel`: it is read as pieces of its wave, which are then analysed."""
-
-    note = ""
+    """Open a recording to make it anew, as :class:`Mel`: its wave is read in pieces, and analysed."""
 
     def __init__(self, path: Path, spectrogram: MelSpectrogram):
         self.path, self.spectrogram = path, spectrogram
         settings = spectrogram.settings
         self.frames = settings.frames(round(audio_info(path).seconds * settings.sample_rate))
 
-    def read(self) -> Iterator[Tensor]:
-        """Yield the wave, (1, samples), at the vocoder's sample rate and level."""
-        settings, peak = self.spectrogram.settings, None
-        if settings.peak is not None:                                  # to be known before the first piece
-            peaks = [block.abs().amax(1, keepdim=True) for block in audio_blocks(self.path, settings.sample_rate)]
-            peak = torch.stack(peaks).amax(0)
-        for block in audio_blocks(self.path, settings.sample_rate):
-            yield self.spectrogram.normalise(block, peak)
-
-    def mel(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Analyse what was read, BLOCK frames at a time."""
-        return mel_in_pieces(pieces, self.spectrogram, BLOCK)
+    def mel(self) -> Iterator[Tensor]:
+        """Yield its mel, (1, n_mels, at most BLOCK frames)."""
+        rate, peak = self.spectrogram.settings.sample_rate, None
+        if self.spectrogram.settings.peak is not None:                 # to be known before the first piece
+            peak = torch.stack([block.abs().amax(1, keepdim=True) for block in audio_blocks(self.path, rate)]).amax(0)
+        blocks = (self.spectrogram.normalise(block, peak) for block in audio_blocks(self.path, rate))
+        return mel_in_pieces(blocks, self.spectrogram, BLOCK)
 
 
 def bring(files: Iterable[File], folder: Path, failed: Failures) -> dict[File, Path]:

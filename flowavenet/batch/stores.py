@@ -57,7 +57,7 @@ def put(results: Mapping[Path, tuple[File, str]], out: str, failed: Failures) ->
     store, root = open_store(out)
     targets = {path: f"{root.rstrip('/')}/{name}" for path, (_, name) in results.items()}
     protocols = {store.protocol} if isinstance(store.protocol, str) else set(store.protocol)
-    send = _put_aside if OBJECT_STORES.isdisjoint(protocols) else _put
+    send = _put_aside if OBJECT_STORES.isdisjoint(protocols) else _put_whole
     try:
         send(store, targets)
     except Exception:                                                  # of some: each by itself tells which
@@ -66,7 +66,7 @@ def put(results: Mapping[Path, tuple[File, str]], out: str, failed: Failures) ->
                 send(store, {path: targets[path]})
 
 
-def _put(store: Any, targets: Mapping[Path, str]) -> None:
+def _put_whole(store: Any, targets: Mapping[Path, str]) -> None:
     store.put([str(path) for path in targets], list(targets.values()))
 
 

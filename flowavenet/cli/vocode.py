@@ -12,7 +12,7 @@ from flowavenet.cli.console import end, progress_bar
 from flowavenet.cli.options import Checkpoint, Device, MelConvention, Precision, Speaker
 
 if TYPE_CHECKING:
-    from flowavenet.batch import Report
+    from flowavenet.batch import File, Report
 
 ENGINES = ["plain", "ray"]
 
@@ -94,15 +94,18 @@ def vocode(
 
 
 def _print_notes(report: Report, verbose: bool) -> None:
-    """Say what a user should know of files: those whose notes differ in nothing but numbers share a line, unless verbose."""
-    alike: dict[str, list] = {}
-    for file in sorted((report.notes | report.details if verbose else report.notes).keys() - report.failed.keys(), key=str):
-        note = report.notes.get(file, "")
-        alike.setdefault(str(file) if verbose else re.sub(r"[\d.]+", "", note), []).append(file)
+    """Say what a user should know of files, in a line; those whose notes differ in nothing but numbers share it.
+
+    If verbose, each file has its line, with all that was found out of its mel.
+    """
+    alike: dict[str, list[File]] = {}
+    for file in report.notes | report.details if verbose else report.notes:
+        if file not in report.failed:
+            alike.setdefault(str(file) if verbose else re.sub(r"[\d.]+", "", report.notes[file]), []).append(file)
     for first, *more in alike.values():
         also = f" (and {len(more)} more)" if more else ""
-        note = report.notes.get(first, "the mel is what the vocoder takes")
-        print(f"note: {first}{also}: {note}{f' ({report.details[first]})' * (verbose and first in report.details)}", file=sys.stderr)
+        said = [report.notes.get(first), report.details.get(first) if verbose else ""]
+        print(f"note: {first}{also}: {'; '.join(filter(None, said))}", file=sys.stderr)
 
 
 def _files(count: int) -> str:

@@ -19,7 +19,10 @@ def is_local(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there, at any free port for 0. Raises OSError, in one line, if the address cannot be had."""
+    """Return a socket that listens there, at any free port for 0.
+
+    Raises OSError, in one line, if the address cannot be had.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)

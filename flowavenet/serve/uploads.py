@@ -68,7 +68,7 @@ def _mel(path: Path, vocoder: Vocoder, convention: str | None, level_db: float, 
     _check(path, max(MelFile(path).shape) * hop, longest)              # before its convention is looked for
     file = Mel(path, vocoder.settings, convention, level_db)
     _check(path, file.frames * hop, longest)
-    return Clip(torch.cat(list(file.mel(file.read())), dim=-1).to(vocoder.device), note=file.intake.note)
+    return Clip(torch.cat(list(file.mel()), dim=-1).to(vocoder.device), note=file.intake.note)
 
 
 def _recording(path: Path, vocoder: Vocoder, longest: float) -> Clip:

@@ -21,8 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowavenet.audio import audio_info, load_audio, save_audio
-from flowavenet.files import one_line
-from flowavenet.files import Unwritable, ready_folder, write_atomically
+from flowavenet.files import Unwritable, one_line, ready_folder, write_atomically
 from flowavenet.training.layouts import COLUMNS, MANIFEST, Entry, entries_of
 from flowavenet.training.pairs import Pairs
 

@@ -16,8 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from flowavenet.files import once, one_line, short_of_memory
-from flowavenet.files import write_atomically
+from flowavenet.files import once, one_line, short_of_memory, write_atomically
 from flowavenet.training.processes import GOES_ON
 
 ANOTHER = "name another checkpoint, or begin another run"
