@@ -40,8 +40,9 @@ def vocode_files(
 
     Raises:
         Unwritable: results cannot be written there, in one line.
-        ValueError, OSError: a store cannot be listed, in one line.
+        ValueError, OSError: a store cannot be listed, or there is no such speaker; in one line.
     """
+    vocoder.voice(job.how.get("speaker"))                              # one that is wrong is so for every file
     if is_url(job.out):
         from flowavenet.batch.stores import open_store
 

@@ -232,15 +232,16 @@ class Loop:
             said = f"its audio is made {20 * math.log10(loudest):.1f} dB quieter, to stay below full scale"
             self.report.notes[file] = "; ".join(filter(None, [self.report.notes.get(file), said]))
             pieces = (piece / loudest for piece in pieces)
-        home = portion.folder / "results" if is_url(self.job.out) else Path(self.job.out)
-        if is_url(self.job.out):
+        home = Path(self.job.out)
+        if is_url(self.job.out):                                       # from where it will be put
+            home = portion.folder / "results"
             (home / file.name).parent.mkdir(parents=True, exist_ok=True)
         save_audio(home / f"{file.name}.wav", pieces, self.vocoder.sample_rate)
         if self.job.picture:
             panels = [("asked for", mel[0]), ("made", self.vocoder.mel(wave)[0])]
             save_spectrograms(home / f"{file.name}.png", panels, self.vocoder.settings)
-        names = [f"{file.name}{suffix}" for suffix in self.job.suffixes]
-        portion.written |= {home / name: (file, name) for name in names}
+        for name in (f"{file.name}{suffix}" for suffix in self.job.suffixes):
+            portion.written[home / name] = file, name
 
 
 def in_background(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

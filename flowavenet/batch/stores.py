@@ -71,7 +71,6 @@ def _put_whole(store: Any, targets: Mapping[Path, str]) -> None:
 
 
 def _put_aside(store: Any, targets: Mapping[Path, str]) -> None:
-    """Put files under other names, and rename them."""
     for path, target in targets.items():
         parent = target.rpartition("/")[0]
         temporary = f"{parent}/.{secrets.token_hex(6)}{path.suffix}"
@@ -94,13 +93,9 @@ def open_store(place: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         return url_to_fs(place)
-    except ModuleNotFoundError as error:
-        if error.name == "fsspec":
-            raise ModuleNotFoundError(f"{place}: addresses need fsspec: pip install 'flowavenet[remote]'") from None
-        raise
-    except ImportError as error:                                       # which says what to install
-        said = one_line(error).rstrip(".")
-        raise ModuleNotFoundError(f"{place}: its store needs a package that is not here ({said}); get it by pip") from None
+    except ImportError as error:                                       # of fsspec, or of what a store wants beside it
+        said, cure = one_line(error).rstrip("."), "get it by pip, as pip install 'flowavenet[remote]'"
+        raise ModuleNotFoundError(f"{place}: its store needs a package that is not here ({said}); {cure}") from None
     except ValueError as error:
         raise ValueError(f"{place}: {one_line(error)}; give an address that fsspec knows, as s3://bucket/folder") from None
 
