@@ -11,7 +11,7 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -111,19 +111,17 @@ def started(processors: int) -> Iterator[Any]:
     except ModuleNotFoundError:
         raise ModuleNotFoundError("engine ray needs ray: pip install 'flowavenet[ray]'") from None
 
-    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, ExitStack() as at_end:
+        at_end.callback(ray.shutdown)
+        os.environ["RAY_TMPDIR"] = folder
         try:
-            os.environ["RAY_TMPDIR"] = folder
             ray.init(
                 address="local", num_cpus=processors, include_dashboard=False, log_to_driver=False,
-                object_store_memory=OBJECTS, logging_level=logging.ERROR,
+                object_store_memory=OBJECTS, logging_level=logging.CRITICAL,
             )
         except Exception as error:                                     # what its services may meet is of many kinds
             raise ValueError(f"ray did not start ({one_line(error)[:200]}); try again, or leave the engine out") from error
-        try:
-            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-            context = ray.data.DataContext.get_current()
-            context.enable_progress_bars, context.max_errored_blocks = False, -1  # a portion that is given up is no end
-            yield ray
-        finally:
-            ray.shutdown()
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars, context.max_errored_blocks = False, -1  # a portion that is given up is no end
+        yield ray
