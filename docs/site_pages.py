@@ -54,10 +54,10 @@ def options() -> str:
     """Every verb with its arguments and options, from what ``--help`` says of them."""
     from typer.main import get_command
 
-    from flowavenet.cli import app
+    from flowavenet.cli import application
 
     lines = ["\n## All options\n"]
-    for name, verb in get_command(app).commands.items():
+    for name, verb in get_command(application()).commands.items():
         lines += [f"### {name}\n", f"{verb.help}\n"]
         if rows := [row(one) for one in verb.params if one.name != "help"]:
             lines += ["| | |", "|---|---|", *rows, ""]

@@ -17,10 +17,10 @@ from conftest import CLIPS, shake
 
 from flowavenet import Vocoder
 from flowavenet.audio import MEL_SUFFIXES, MelSettings
-from flowavenet.clips import load_clip
 from flowavenet.demo import actions, answers
 from flowavenet.demo.answers import Request
 from flowavenet.models import build
+from flowavenet.serve.uploads import load_clip
 
 DATA = Path(__file__).parent / "data"
 RATE = 22050

@@ -49,11 +49,11 @@ def evaluated(folders):
     """What the verb said, and the folder it wrote."""
     from typer.testing import CliRunner
 
-    from flowavenet.cli import app
+    from flowavenet.cli import application
 
     out = folders / "out"
     words = ["evaluate", folders / "recorded", folders / "late", folders / "noisy & quiet", "-o", out]
-    return CliRunner().invoke(app, [str(word) for word in words]), out
+    return CliRunner().invoke(application(), [str(word) for word in words]), out
 
 
 # Pairs

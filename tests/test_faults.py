@@ -18,9 +18,8 @@ from test_training import arguments, losses
 
 from flowavenet import cli
 from flowavenet.audio import MelSettings, load_audio, save_audio, save_mel
-from flowavenet.batch import end_with_parent, one_line
 from flowavenet.checkpoint import load_checkpoint, save_checkpoint
-from flowavenet.files import Unwritable, ready_folder, write_atomically
+from flowavenet.files import Unwritable, end_with_parent, one_line, ready_folder, write_atomically
 from flowavenet.plots import save_spectrograms
 
 PACKAGE = Path(cli.__file__).parents[1]
@@ -111,7 +110,7 @@ def test_a_verb_says_so_once_and_goes_on_when_there_is_room(verb, flowavenet, ti
 
 @pytest.mark.parametrize("place", ["taken", "taken/below", "/proc/none"])
 def test_a_folder_that_cannot_be_had_is_refused_before_the_work(place, flowavenet, monkeypatch, tiny, tmp_path):
-    monkeypatch.setattr("flowavenet.vocoding.Vocoding.run", lambda self, files: pytest.fail("it began to work"))
+    monkeypatch.setattr("flowavenet.batch.loop.Loop.__call__", lambda *_: pytest.fail("it began to work"))
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(Unwritable):
         ready_folder(tmp_path / place)

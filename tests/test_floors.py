@@ -14,9 +14,8 @@ FLOOR = {
     "files": 0, "transforms": 0, "nets": 0, "losses": 0, "audio": 1,
     "models": 1,
     "checkpoint": 2, "hub": 2, "interop": 2, "plots": 2, "streaming": 2, "vocoder": 2, "meldetect": 2,
-    "data": 3, "training": 4,
-    "evaluation": 3, "benchmark": 3, "export": 3, "batch": 2, "address": 2, "vocoding": 3, "tts": 3,
-    "remote": 2, "clips": 4, "remotevocoding": 4, "rayvocoding": 4, "demo": 5, "serve": 5, "cli": 6,
+    "data": 3, "evaluation": 3, "benchmark": 3, "export": 3, "tts": 3, "training": 4, "batch": 4,
+    "serve": 5, "demo": 6, "cli": 7,                                   # the demo reads uploads, and listens, as the service
     "__init__": 4,
 }
 BASIC = {"torch", "numpy"}
@@ -29,10 +28,9 @@ THIRD_PARTIES = {
     "plots": BASIC | {"matplotlib"}, "streaming": {"torch"}, "meldetect": BASIC, "hub": {"huggingface_hub"},
     "data": BASIC | {"soundfile", "webdataset"},
     "training": BASIC | {"pytorch_lightning", "jsonargparse", "tensorboard"},
-    "demo": {"torch", "gradio"}, "clips": {"torch"}, "address": set(),
+    "demo": {"torch", "gradio"},
     "serve": BASIC | {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn", "websockets"},
-    "export": BASIC, "cli": BASIC | {"typer", "onnxscript"}, "batch": {"rich"}, "vocoding": {"torch"},
-    "remote": {"fsspec"}, "remotevocoding": set(), "rayvocoding": {"torch", "ray"}, "tts": BASIC,
+    "export": BASIC, "cli": BASIC | {"typer", "onnxscript", "rich"}, "batch": {"torch", "fsspec", "ray"}, "tts": BASIC,
     "__init__": set(),
 }
 FLOOR_0_ALONE = {"files", "transforms", "nets", "losses"}

@@ -1,23 +1,20 @@
 """Vocoding by several processes: the same bytes as by one, whoever is killed on the way."""
 
 import os
+import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from flowavenet import Vocoder
-from flowavenet.rayvocoding import Actor, RayVocoding, ray_cluster
-from flowavenet.vocoding import PORTION, Vocoding, portions
-
-HOW = {"batch": 2, "match": 0, "convention": "hifigan"}
+from flowavenet.batch import Job, find_files, vocode_files
+from flowavenet.batch.ray import Actor, RayEngine, started
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +58,17 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+def job(out):
+    return Job(str(out), 2, convention="hifigan", how={"match": 0})
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_killed_actors_or_not_the_bytes_are_those_of_one_process(vocoder, tiny, folder, tmp_path, monkeypatch, one_thread):
     pytest.importorskip("ray", reason="needs pip install '.[ray]'")
-    monkeypatch.setattr("flowavenet.vocoding.PORTION", 5.0)
+    monkeypatch.setattr("flowavenet.batch.plan.SMALL", 150_000)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    files, plain, out, killed = sorted(folder.iterdir()), tmp_path / "plain", tmp_path / "out", []
-    for one in (plain, out):
-        one.mkdir()
-    alone = Vocoding(vocoder, plain, **HOW)
-    alone.run(files)
+    files, plain, out, killed, told = find_files([folder], (".npy",)), tmp_path / "plain", tmp_path / "out", [], []
+    alone = vocode_files(files, vocoder, job(plain))
 
     def kill():
         while not (done := [path for path in out.glob("[!.]*") if path.name != "00.wav"]):
@@ -79,69 +77,45 @@ def test_killed_actors_or_not_the_bytes_are_those_of_one_process(vocoder, tiny, 
         os.kill(victim, signal.SIGKILL)
         killed.append((victim, len(done)))
 
+    out.mkdir()
     (out / "00.wav").write_bytes((plain / "00.wav").read_bytes())      # as if a run had been killed before
     os.utime(out / "00.wav", (2e9, 2e9))
     threading.Thread(target=kill, daemon=True).start()
-    work = Vocoding(vocoder, out, **HOW, skip=True)
-    RayVocoding(work, str(tiny), actors=2).run(files)
+    report = vocode_files(files, vocoder, job(out), True, RayEngine(str(tiny), actors=2), lambda *one: told.append(one))
     assert killed and killed[0][1] < 15, "was too late to kill anything"
-    assert work.failed == alone.failed and list(work.failed) == [folder / "12.npy"]
-    assert work.notes.keys() == alone.notes.keys() and work.skipped == 1 and 0 < work.made <= work.total
+    assert report.failed == alone.failed and [file.name for file in report.failed] == ["12"]
+    assert report.skipped == 1 and 0 < report.frames <= alone.frames and told[-1] == (20, 20)
     assert {path.name: path.read_bytes() for path in out.glob("[!.]*")} == {
         path.name: path.read_bytes() for path in plain.iterdir()
     }
     assert os.stat(out / "00.wav").st_mtime == 2e9 and not processes()
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4])
-def test_an_actor_forms_the_groups_that_were_meant(vocoder, folder, tmp_path, batch):
-    files = sorted(folder.iterdir())
-    groups = Vocoding(vocoder, tmp_path, batch, convention="hifigan").groups(files)
-    tasks = list(portions(groups, vocoder))
-    again = [Vocoding(vocoder, tmp_path, batch, convention="hifigan").groups([one.path for one in task]) for task in tasks]
-    assert [[one.path for one in group] for some in again for group in some] == [
-        [one.path for one in group] for group in groups
-    ]
-    frames = PORTION * 22050 / 256
-    assert len(tasks) > 1 and all(sum(source.frames for source in task) >= frames for task in tasks[:-1])
+class Deadly(Actor):
+    """Dies of a portion that has the file of a name."""
+
+    def __call__(self, row):
+        if any(file.name == "03" for file in pickle.loads(row["files"])):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(row)
 
 
-def test_a_task_that_kills_every_process_is_given_up(vocoder, tmp_path):
-    actor, file = SimpleNamespace(vocoder=vocoder, kind=Vocoding, how={"out": tmp_path}), tmp_path / "a.npy"
-    (tmp_path / "tries").write_bytes(b"...")
-    result = Actor._result(actor, [file], tmp_path / "tries")
-    assert list(result["failed"]) == [file] and "3 processes died" in result["failed"][file]
-
-
-LOSES = """
-import ray, subprocess, sys, time
-from ray._private.node import Node
-from types import SimpleNamespace
-from flowavenet.rayvocoding import _watched
-
-node = Node.__new__(Node)
-node.all_processes, node.head = {}, True
-for kind in sys.argv[2:]:
-    process = subprocess.Popen(["true"] if kind == sys.argv[2] else ["sleep", "9"], stderr=subprocess.DEVNULL)
-    node.all_processes[kind] = [SimpleNamespace(process=process, use_valgrind=False, use_valgrind_profiler=False,
-                                                use_perftools_profiler=False, use_gdb=False)]
-ray._private.worker._global_node = node
-ray.shutdown = lambda: None
-with _watched(ray, sys.argv[1]):
-    time.sleep(1 if sys.argv[2] == "log_monitor" else 60)
-ray._private.worker._global_node = None
-"""
-
-
-@pytest.mark.parametrize("lost, code", [("raylet", 2), ("log_monitor", 0)])
-def test_loss_of_ray_itself_is_one_line(lost, code, tmp_path):
-    """With Ray's own book of its processes."""
+@pytest.mark.slow
+def test_a_portion_that_kills_every_process_is_given_up(vocoder, tiny, folder, tmp_path, monkeypatch, one_thread):
     pytest.importorskip("ray", reason="needs pip install '.[ray]'")
-    (tmp_path / "session").mkdir()
-    command = [sys.executable, "-c", LOSES, tmp_path / "session", lost, *{"raylet", "gcs_server"} - {lost}]
-    run = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120)
-    assert (run.returncode, run.stderr) == (code, f"error: ray lost its {lost}; go on with --skip-existing\n" * (code == 2))
-    assert (tmp_path / "session").exists() == (code == 0)
+    monkeypatch.setattr("flowavenet.batch.plan.SMALL", 150_000)
+    monkeypatch.setattr("flowavenet.batch.ray.Actor", Deadly)
+    files = find_files([folder], (".npy",))[:6]
+    report = vocode_files(files, vocoder, job(tmp_path), engine=RayEngine(str(tiny), actors=1))
+    gone = {file.name for file, line in report.failed.items() if "3 processes died over it" in line}
+    assert "03" in gone and len(gone) == 2
+    assert {path.stem for path in tmp_path.glob("*.wav")} == {file.name for file in files} - gone
+
+
+def test_an_actor_tells_that_a_place_cannot_be_written_to(tiny, folder, tmp_path):
+    actor = Actor(job(tmp_path / "gone"), {}, str(tiny), "float32", torch.get_num_threads())
+    row = actor({"number": 3, "files": pickle.dumps(find_files([folder / "01.npy"], (".npy",)))})
+    assert row["number"] == 3 and "gone: no such folder" in pickle.loads(row["result"])
 
 
 def test_ray_that_does_not_start_is_one_line(monkeypatch):
@@ -151,7 +125,7 @@ def test_ray_that_does_not_start_is_one_line(monkeypatch):
         raise RuntimeError("Timed out waiting for file\nof its own")
 
     monkeypatch.setattr(ray, "init", fails)
-    with pytest.raises(ValueError, match="ray did not start .Timed out waiting for file.*; try again"), ray_cluster(1):
+    with pytest.raises(ValueError, match="ray did not start .Timed out waiting for file.*; try again"), started(1):
         pass
 
 

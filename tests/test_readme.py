@@ -33,9 +33,9 @@ def test_python_block_runs(text, monkeypatch, tmp_path):
 def test_command_is_one_the_program_has(page, words):
     from typer.main import get_command
 
-    from flowavenet.cli import app
+    from flowavenet.cli import application
 
-    verbs = get_command(app).commands
+    verbs = get_command(application()).commands
     assert words[1] in verbs, f"{page}: {' '.join(words)}"
     options = {name for parameter in verbs[words[1]].params for name in parameter.opts}
     if words[1] in TRAINING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from flowavenet.files import short
@@ -87,50 +87,59 @@ class MelSettings:
 
     def __post_init__(self) -> None:
         # YAML readers hand over lists for tuples, and 1e-5 (without a dot) as text.
-        for name in ("f_min", "f_max", "power", "floor", "offset", "scale", "preemphasis", "eps", "peak"):
-            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
-        if self.clip is not None:
-            clip = _numbers("clip", self.clip)
-            pair = isinstance(clip, tuple) and len(clip) == 2
-            _check(pair, f"clip is {short(self.clip)}, must be two numbers, low and high")
-            object.__setattr__(self, "clip", clip)
+        for name in ("f_min", "f_max", "power", "floor", "offset", "scale", "preemphasis", "eps", "peak", "clip"):
+            value = getattr(self, name)
+            if not isinstance(value, float):
+                object.__setattr__(self, name, _numbers(name, value))
+        if wrong := self._wrong():
+            raise ValueError(f"mel settings: {wrong}")
+
+    def _wrong(self) -> str:
+        """Return what makes no sense, in one line; empty: nothing."""
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            _check(whole and value > 0, f"{name} is {short(value)}, must be a whole number > 0")
-            most = LARGEST.get(name, value)
-            _check(value <= most, f"{name} is {short(value)}, must be at most {most}")
+            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+                return f"{name} is {short(value)}, must be a whole number > 0"
+            if value > LARGEST.get(name, value):
+                return f"{name} is {short(value)}, must be at most {LARGEST[name]}"
         for name in ("power", "floor", "eps"):
-            _check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, must be above 0")
+            if not getattr(self, name) > 0:
+                return f"{name} is {getattr(self, name)}, must be above 0"
         for name, choices in CHOICES.items():
-            said = " or ".join(map(str, choices)) if len(choices) == 2 else "one of " + ", ".join(map(str, choices))
-            _check(getattr(self, name) in choices, f"{name} is {short(getattr(self, name))}, must be {said}")
+            if getattr(self, name) not in choices:
+                said = " or ".join(map(str, choices)) if len(choices) == 2 else "one of " + ", ".join(map(str, choices))
+                return f"{name} is {short(getattr(self, name))}, must be {said}"
         band_rate = self.band_rate
-        _check(
-            band_rate is None or (isinstance(band_rate, int) and 0 < band_rate <= LARGEST["sample_rate"]),
-            f"band_rate is {short(band_rate)}, must be a whole number > 0, or None",
-        )
+        if band_rate is not None and not (isinstance(band_rate, int) and 0 < band_rate <= LARGEST["sample_rate"]):
+            return f"band_rate is {short(band_rate)}, must be a whole number > 0, or None"
         win, hop, rate = self.win_length, self.hop_length, band_rate or self.sample_rate
-        _check(win <= self.n_fft, f"win_length {win} is longer than n_fft {self.n_fft}; raise n_fft")
-        _check(hop <= win, f"hop_length {hop} skips samples between windows of {win}")
-        _check(
-            self.frame_centre == "hop" or 2 * hop <= self.n_fft,
-            f"hop_length {hop} is more than half of n_fft {self.n_fft}, which frame_centre 'start' cannot have; raise n_fft",
-        )
-        _check(
-            0 <= self.f_min < self.f_max <= rate / 2,
-            f"bands from f_min {self.f_min:g} to f_max {self.f_max:g} Hz do not fit 0 to {rate / 2:g} Hz, "
-            f"half of {'sample_rate' if band_rate is None else 'band_rate'} {rate}",
-        )
+        if win > self.n_fft:
+            return f"win_length {win} is longer than n_fft {self.n_fft}; raise n_fft"
+        if hop > win:
+            return f"hop_length {hop} skips samples between windows of {win}"
+        if self.frame_centre == "start" and 2 * hop > self.n_fft:
+            return (
+                f"hop_length {hop} is more than half of n_fft {self.n_fft}, which frame_centre 'start' cannot have; "
+                f"raise n_fft"
+            )
+        if not 0 <= self.f_min < self.f_max <= rate / 2:
+            return (
+                f"bands from f_min {self.f_min:g} to f_max {self.f_max:g} Hz do not fit 0 to {rate / 2:g} Hz, "
+                f"half of {'sample_rate' if band_rate is None else 'band_rate'} {rate}"
+            )
         for name in ("offset", "scale"):
             values = getattr(self, name)
             each = values if isinstance(values, tuple) else (values,) * self.n_mels
-            _check(len(each) == self.n_mels, f"{name} has {len(each)} numbers for n_mels {self.n_mels}; give 1, or as many")
-            bad = [value for value in each if not math.isfinite(value) or (name == "scale" and value == 0)]
-            _check(not bad, f"{name} is {bad[:1]}, must be finite{' and not 0' * (name == 'scale')}")
-        _check(self.clip is None or self.clip[0] < self.clip[1], f"clip {self.clip} must have low < high")
-        _check(self.peak is None or 0 < self.peak <= 1, f"peak is {self.peak}, must be in (0, 1], or None")
-        _check(0 <= self.preemphasis < 1, f"preemphasis is {self.preemphasis}, must be in [0, 1)")
+            if len(each) != self.n_mels:
+                return f"{name} has {len(each)} numbers for n_mels {self.n_mels}; give 1, or as many"
+            if not all(map(math.isfinite, each)) or (name == "scale" and 0 in each):
+                bad = [value for value in each if not math.isfinite(value) or value == 0]
+                return f"{name} is {bad[:1]}, must be finite{' and not 0' * (name == 'scale')}"
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            return f"clip {self.clip} must have low < high"
+        if self.peak is not None and not 0 < self.peak <= 1:
+            return f"peak is {self.peak}, must be in (0, 1], or None"
+        return "" if 0 <= self.preemphasis < 1 else f"preemphasis is {self.preemphasis}, must be in [0, 1)"
 
     @property
     def band_edges(self) -> tuple[float, float]:
@@ -167,17 +176,25 @@ class MelSettings:
         """
         for name in ("sample_rate", "hop_length"):
             ours, theirs = getattr(self, name), getattr(vocoder, name)
-            _check(ours == theirs, f"{name} {ours} of the mel is not the vocoder's, {theirs}; analyse the recording anew")
+            if ours != theirs:
+                cure = "analyse the recording anew"
+                raise ValueError(f"mel settings: {name} {ours} of the mel is not the vocoder's, {theirs}; {cure}")
         return vocoder._centre - self._centre
 
     def alike(self, other: MelSettings) -> bool:
-        """Whether mels of both have the same values, but for where frames sit, the ends, the level, and next to the floor.
+        """Return whether mels of both have the same values, but for where frames sit, the ends, the level, and next to the
+        floor.
 
         >>> MelSettings().alike(MelSettings(frame_centre="start"))
         True
         """
-        no_matter = dict(frame_centre="hop", eps=1e-14, pad_mode="reflect", peak=None)
-        return replace(self, **no_matter) == replace(other, **no_matter)
+        return self.values_key == other.values_key
+
+    @property
+    def values_key(self) -> tuple[Any, ...]:
+        """The settings that show in the values of a mel."""
+        unseen = "frame_centre", "eps", "pad_mode", "peak"
+        return tuple([value for name, value in vars(self).items() if name not in unseen])
 
     @property
     def _centre(self) -> int:
@@ -186,17 +203,16 @@ class MelSettings:
 
 
 def _numbers(name: str, value: Any) -> float | tuple[float, ...] | None:
-    """A float, or a tuple of them where several are allowed; None stays."""
-    if value is None and name == "peak":
+    """Return a float, or a tuple of them where several are allowed; None stays."""
+    if value is None and name in ("peak", "clip"):
         return None
     try:
         if isinstance(value, (list, tuple)) and name in ("offset", "scale", "clip"):
-            return tuple(float(item) for item in value)
-        return float(value)
+            numbers = tuple(float(item) for item in value)
+        else:
+            numbers = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"mel settings: {name} is {short(value)}, must be a number") from None
-
-
-def _check(ok: bool, message: str) -> None:
-    if not ok:
-        raise ValueError(f"mel settings: {message}")
+    if name == "clip" and (isinstance(numbers, float) or len(numbers) != 2):
+        raise ValueError(f"mel settings: clip is {short(value)}, must be two numbers, low and high")
+    return numbers

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from flowavenet.audio import mel_settings
-from flowavenet.batch import end_with_parent
 from flowavenet.benchmark.measures import benchmark, ceiling, stream, train
-from flowavenet.files import read_yaml
+from flowavenet.files import end_with_parent, read_yaml
 from flowavenet.models import MODELS, build
 from flowavenet.streaming import PRECISIONS
 from flowavenet.vocoder import Vocoder

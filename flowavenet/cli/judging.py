@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flowavenet.batch import end, progress_bar
+from flowavenet.cli.console import end, progress_bar
 
 
 def evaluate(

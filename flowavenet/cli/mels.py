@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowavenet.batch import end, find_files, for_each, spare, unique_stems
+from flowavenet.cli.console import end
 from flowavenet.cli.options import Checkpoint, MelConfig, MelConvention, MelHop, MelLog, MelRate
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def mel(
 ) -> None:
     """Tell in which convention mels are, and what converting them costs; with -o, convert them. Recordings are analysed."""
     from flowavenet.audio import ABOUT, CONVENTIONS, MEL_SUFFIXES, mel_settings
-    from flowavenet.files import ready_folder
+    from flowavenet.audio.files import AUDIO_SUFFIXES
+    from flowavenet.batch import find_files, refuse_overwriting
+    from flowavenet.files import Failures, ready_folder
     from flowavenet.meldetect import detect_together
     from flowavenet.vocoder import Vocoder
 
@@ -49,25 +51,25 @@ def mel(
         raise ValueError("no files are named; name mel files, recordings or folders, or ask for --conventions")
     wanted = mel_settings(to) if to else Vocoder.from_pretrained(checkpoint or None).settings
     stated = stated_mel(wanted, convention, config, rate, hop, log)
-    files = unique_stems(find_files(inputs, MEL_SUFFIXES))
+    files = find_files(inputs, AUDIO_SUFFIXES + MEL_SUFFIXES)
+    results = {Path(file.place): out / f"{file.name}.npy" if out else None for file in files}
     if out:
-        spare(files, out, ".npy")
-        ready_folder(out)
-    failed: list[str] = []
-    for (_, suffix), group in groupby(files, lambda file: (file.parent, file.suffix.lower())):
+        refuse_overwriting(files, out, ".npy")
+        for folder in sorted({out} | {path.parent for path in results.values()}):
+            ready_folder(folder)
+    failed = Failures()
+    for (_, suffix), group in groupby(results, lambda file: (file.parent, file.suffix.lower())):
         beside = list(group)
-        if suffix not in MEL_SUFFIXES:
-            failed += for_each(beside, lambda file: _analyse(file, wanted, out))
-            continue
-        together = None if stated else detect_together(beside, wanted)
+        together = None if stated or suffix not in MEL_SUFFIXES else detect_together(beside, wanted)
         seen: list[tuple[MelSource, Tensor]] = []
-
-        def one(file: Path, together: Detection | None = together, seen: list[tuple[MelSource, Tensor]] = seen) -> None:
-            seen.append(_identify(file, wanted, stated, level, together, out))
-
-        failed += for_each(beside, one)
+        for file in beside:
+            with failed.noted(file):
+                if suffix in MEL_SUFFIXES:
+                    seen.append(_identify(file, wanted, stated, level, together, results[file]))
+                else:
+                    _analyse(file, wanted, results[file])
         _compare_levels(seen, reference)
-    end(failed, len(files))
+    end(failed.values(), len(files))
 
 
 def stated_mel(
@@ -106,7 +108,7 @@ def _identify(
         print(f"  {exact}: {', '.join(conversion.reasons)}")
     mel = file.read(source.layout)
     if out:
-        save_mel(out / f"{path.stem}.npy", source(mel))
+        save_mel(out, source(mel))
     return source, mel[..., :ENOUGH]
 
 
@@ -119,12 +121,14 @@ def _analyse(path: Path, wanted: MelSettings, out: Path | None) -> None:
     spectrogram = MelSpectrogram(wanted)
     mel = spectrogram(spectrogram.normalise(load_audio(path, wanted.sample_rate)))
     print(f"{path}: a recording, analysed into {mel.shape[2]} frames: {brief(wanted)}")
-    save_mel(out / f"{path.stem}.npy", mel)
+    save_mel(out, mel)
 
 
 def _compare_levels(seen: Iterable[tuple[MelSource, Tensor]], reference: Path | None) -> None:
     """Say how loud mels of one convention are, all together."""
     from flowavenet.audio import MelSpectrogram, load_audio
+    from flowavenet.audio.files import AUDIO_SUFFIXES
+    from flowavenet.batch import find_files
     from flowavenet.meldetect import estimate_offset
 
     by_settings: dict[MelSettings, list[Tensor]] = {}
@@ -134,7 +138,7 @@ def _compare_levels(seen: Iterable[tuple[MelSource, Tensor]], reference: Path | 
         others = None
         if reference:
             spectrogram = MelSpectrogram(settings)
-            waves = (load_audio(file, settings.sample_rate) for file in find_files([reference])[:100])
+            waves = (load_audio(file.place, settings.sample_rate) for file in find_files([reference], AUDIO_SUFFIXES)[:100])
             others = [spectrogram(spectrogram.normalise(wave)) for wave in waves]
         off = estimate_offset(mels, settings, others)
         said = f"{len(mels)} mel{'s' * (len(mels) > 1)}: {abs(off.db):.1f} dB {'above' if off.db > 0 else 'below'}"

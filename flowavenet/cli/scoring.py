@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowavenet.batch import Failures, end, find_files, progress_bar, unique_stems
+from flowavenet.cli.console import end, progress_bar
 from flowavenet.cli.mels import brief
 from flowavenet.cli.options import Checkpoint, Device, Speaker
 
@@ -38,16 +38,17 @@ def score(
 ) -> None:
     """Log-likelihood of recordings given their own mels, in nats and bits per sample; with --rank, find bad recordings."""
     from flowavenet.audio import load_audio
+    from flowavenet.audio.files import AUDIO_SUFFIXES
+    from flowavenet.batch import find_files
     from flowavenet.evaluation import outliers, scoring
-    from flowavenet.files import ready_folder
+    from flowavenet.files import Failures, ready_folder
     from flowavenet.vocoder import DEFAULT, Vocoder
 
     if dequantisation < 0:
         raise ValueError(f"--dequantisation is {dequantisation}; the width of a noise is at least 0")
-    files = find_files(inputs)
-    if out:
-        unique_stems(files)
-        ready_folder(out)
+    files = find_files(inputs, AUDIO_SUFFIXES)
+    for folder in sorted({out} | {(out / file.name).parent for file in files}) if out else ():
+        ready_folder(folder)
     vocoder = Vocoder.from_pretrained(checkpoint or None, device)
     voice, settings, name = vocoder.voice(speaker), vocoder.settings, checkpoint or DEFAULT
     level = "as recorded" if settings.peak is None else f"peak {settings.peak}"
@@ -60,10 +61,10 @@ def score(
     with progress_bar() as bar:
         for file in bar.track(files, description="scoring") if rank else files:
             with failed.noted(file):
-                wave = load_audio(file, vocoder.sample_rate)
+                wave = load_audio(file.place, vocoder.sample_rate)
                 likelihood = scoring.score(vocoder, vocoder.spectrogram.normalise(wave), dequantisation, seed, voice)
                 if out:
-                    _write(out / file.stem, likelihood, settings)
+                    _write(out / file.name, likelihood, settings)
                 rows.append({"file": str(file)} | likelihood.summary())
                 if rank:
                     measured.append(outliers.measure(wave[0], vocoder.sample_rate, likelihood.surprise_db))
@@ -74,7 +75,7 @@ def score(
     if json_file:
         given = {"checkpoint": name, "level": level, "dequantisation": dequantisation, "mel": asdict(settings)}
         _write_json(json_file, given | {"files": rows, "failed": list(failed.values())})
-    end(list(failed.values()), len(files))
+    end(failed.values(), len(files))
 
 
 def _ranked(rows: list[Row], standings: list[Standing]) -> list[Row]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flowavenet.batch import end, once, progress_bar
+from flowavenet.cli.console import end, progress_bar
 
 
 def prepare(
@@ -32,6 +32,7 @@ def prepare(
     from flowavenet.data.corpus import MANIFEST, prepare_corpus
     from flowavenet.data.pairs import Pairs
     from flowavenet.data.shards import INDEX, prepare_shards
+    from flowavenet.files import once
 
     pairs = Pairs(mels, mel_settings(mel), mel_settings(mels_in or mel)) if mels else None
     if pairs and pairs.settings.sample_rate != sample_rate:

@@ -21,10 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowavenet.audio import audio_info, load_audio, save_audio
-from flowavenet.batch import one_line
 from flowavenet.data.layouts import COLUMNS, MANIFEST, Entry, entries_of
 from flowavenet.data.pairs import Pairs
-from flowavenet.files import Unwritable, ready_folder, write_atomically
+from flowavenet.files import Unwritable, one_line, ready_folder, write_atomically
 
 FULL_SCALE = 32767 / 32768  # the highest value of 16 bits
 CLIPPED_SHARE = 0.001  # of all samples at full scale: more than that is heard

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flowavenet.clips import Clip
+from flowavenet.serve.uploads import Clip
 from flowavenet.streaming import Noise
 from flowavenet.vocoder import Speaker, Vocoder
 

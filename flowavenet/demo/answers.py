@@ -10,11 +10,11 @@ from pathlib import Path
 from torch import Tensor
 
 from flowavenet.audio import save_audio
-from flowavenet.clips import Clip, load_clip
 from flowavenet.demo import actions, words
 from flowavenet.demo.pictures import Curve, Panel, draw, mel_panel, spectrogram
 from flowavenet.evaluation.scoring import SHOWN, score
 from flowavenet.losses import PCM_STEP
+from flowavenet.serve.uploads import Clip, load_clip
 from flowavenet.vocoder import Vocoder
 
 TEMPERATURES = (0.0, 0.4, 0.7, 1.0)

@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 
 from flowavenet.audio import MEL_SUFFIXES
-from flowavenet.batch import one_line
-from flowavenet.clips import load_clip
 from flowavenet.demo import answers, words
 from flowavenet.demo.answers import Request
+from flowavenet.files import one_line
+from flowavenet.serve.uploads import load_clip
 from flowavenet.vocoder import Vocoder
 
 EXAMPLES = Path(__file__).parents[2] / "tests" / "data"

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from flowavenet.address import listen
 from flowavenet.hub import shipped_checkpoints
+from flowavenet.serve.address import listen
 from flowavenet.vocoder import DEFAULT, Vocoder
 
 LARGEST = "20mb"

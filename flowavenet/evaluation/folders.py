@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from flowavenet.audio import audio_info, list_audio, load_audio
-from flowavenet.batch import Failures, end_with_parent
 from flowavenet.evaluation.alignment import decibels, find_lag, level_gain, without_lag
 from flowavenet.evaluation.metrics import describe, score
+from flowavenet.files import Failures, end_with_parent
 
 SHORTEST_SECONDS = 0.3
 UNEQUAL_SECONDS = 0.1

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -134,16 +133,17 @@ class _Mel:
 
     def among(self, conventions: Mapping[str, MelSettings], own: str | None) -> Detection:
         """Find the best of conventions, and whether it explains the mel."""
-        families: dict[MelSettings, list[str]] = {}
+        families: dict[tuple, list[str]] = {}
         for name, settings in conventions.items():
             if settings.n_mels == self.bands:
-                families.setdefault(_visible(settings), []).append(name)
+                families.setdefault(settings.values_key, []).append(name)
         density, of = [], []
         for linear, mel in ((False, self.plain), (True, self.of_ln)):
-            settings = tuple(conventions[names[0]] for one, names in families.items() if (one.log == "linear") == linear)
+            listed = (conventions[names[0]] for names in families.values())
+            settings = tuple(one for one in listed if (one.log == "linear") == linear)
             if settings and mel:
                 scores = score(mel, table(settings), self.slack)
-                made_for = torch.tensor([own in families[_visible(one)] for one in settings])
+                made_for = torch.tensor([own in families[one.values_key] for one in settings])
                 density += (scores.density + _OWN * made_for).tolist()
                 of += [(one, scores, number, mel) for number, one in enumerate(settings)]
         if not of:
@@ -151,7 +151,7 @@ class _Mel:
         heed = _HEED / (1 + _SHORT / self.plain.frames)
         weights = (torch.tensor(density, dtype=torch.float64) * heed).softmax(0).tolist()
         order = sorted(range(len(of)), key=lambda number: -density[number])
-        names = [tuple(families[_visible(of[number][0])]) for number in order]
+        names = [tuple(families[of[number][0].values_key]) for number in order]
         probable = {name: weights[number] for number, group in zip(order, names, strict=True) for name in group}
         settings, scores, number, mel = of[order[0]]
         verdict, said = self._verdict(settings, scores, number, mel, names[0][0], own in names[0])
@@ -233,12 +233,6 @@ def _open(settings: MelSettings) -> MelSettings:
     low, high = settings.band_edges
     scaled = dict(f_min=low, f_max=high, band_rate=None) if settings.band_rate is None else {}
     return replace(settings, log="ln", offset=0.0, scale=1.0, clip=None, peak=None, frame_centre="hop", **scaled)
-
-
-@lru_cache(maxsize=1024)
-def _visible(settings: MelSettings) -> MelSettings:
-    """The settings without what values do not show."""
-    return replace(settings, frame_centre="hop", eps=1e-14, pad_mode="reflect", peak=None)
 
 
 def _problem(mel: Tensor) -> str:

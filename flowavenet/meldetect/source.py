@@ -58,6 +58,11 @@ class MelSource:
     """Added to their level."""
 
     @property
+    def name(self) -> str:
+        """Name of their convention."""
+        return _name(self.settings)
+
+    @property
     def converts(self) -> bool:
         """True if they are written otherwise than the vocoder wants them."""
         return not self.settings.alike(self.wanted)

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 import flowavenet
-from flowavenet.batch import one_line
+from flowavenet.files import one_line
 from flowavenet.serve.description import BINARY, GATE, describe, errors
 from flowavenet.serve.gate import Gate, told
 from flowavenet.serve.limits import Limits, Refused

@@ -13,7 +13,7 @@ import torch
 import uvicorn
 from websockets.exceptions import InvalidState
 
-from flowavenet.address import is_local, listen
+from flowavenet.serve.address import is_local, listen
 from flowavenet.serve.app import application
 from flowavenet.serve.limits import Limits
 from flowavenet.vocoder import DEFAULT, Vocoder

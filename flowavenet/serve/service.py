@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flowavenet.audio import CONVENTIONS
 from flowavenet.audio.conventionfiles import user_conventions
-from flowavenet.clips import Clip, load_clip
 from flowavenet.serve.limits import Admission, Limits, Refused
 from flowavenet.serve.metrics import Metrics
+from flowavenet.serve.uploads import Clip, load_clip
 from flowavenet.serve.worker import Worker
 from flowavenet.vocoder import Vocoder
 

@@ -20,8 +20,7 @@ from anyio import from_thread
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
-from flowavenet.batch import one_line
-from flowavenet.files import parse_npy
+from flowavenet.files import one_line, parse_npy
 from flowavenet.serve.service import Service, Synthesis, wrong
 from flowavenet.serve.sound import pcm
 from flowavenet.serve.worker import Remote

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from flowavenet.audio import MelSpectrogram, mel_settings
-from flowavenet.batch import end_with_parent
 from flowavenet.data.corpus import Clip, read_corpus
 from flowavenet.data.crops import Crops, CropsInMemory, FixedCrops, FromPosition, speakers_of
 from flowavenet.data.pairs import check_pair
 from flowavenet.data.shards import StreamedCrops, is_sharded, read_index
+from flowavenet.files import end_with_parent
 
 
 class SpeechData(pl.LightningDataModule):

@@ -13,8 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from flowavenet.batch import once, one_line, short_of_memory
-from flowavenet.files import write_atomically
+from flowavenet.files import once, one_line, short_of_memory, write_atomically
 from flowavenet.training.callbacks import SaveVocoder
 from flowavenet.training.processes import GOES_ON
 

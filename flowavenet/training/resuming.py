@@ -16,8 +16,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 
 from flowavenet.audio import mel_settings
-from flowavenet.batch import one_line, short_of_memory
-from flowavenet.files import read_yaml
+from flowavenet.files import one_line, read_yaml, short_of_memory
 from flowavenet.models import MODELS
 from flowavenet.training.ending import ANOTHER
 

@@ -5,14 +5,13 @@
 For each number of processors that is asked for, and to which all is then bound, the same clips are vocoded by one process of
 as many threads, and by as many actors of one thread. When each result was written tells how long what took:
 
-    start       from the command to the first result, less the opening of the files
-    opening     of all files, in one process, measured by itself
+    start       from the command to the first result
     throughput  seconds of audio that are made per second, between the first result and the last
     end         from the last result to the end of the process
 
 and the model of a run on n processors is then, with the throughput of one actor on one processor,
 
-    seconds = start + end + files * opening + audio / (n * throughput * efficiency)
+    seconds = start + end + audio / (n * throughput * efficiency)
 
 with the efficiency of the most actors that were tried; what it says of other numbers is arithmetic, and not measured.
 """
@@ -35,7 +34,6 @@ import numpy as np
 import torch
 
 from flowavenet import Vocoder, load_audio
-from flowavenet.vocoding import Vocoding
 
 RECORDINGS = sorted((Path(__file__).parents[2] / "tests" / "data").glob("*.flac"))
 SECONDS = 2.0, 6.0
@@ -67,13 +65,6 @@ def make_clips(folder: Path, count: int, vocoder: Vocoder) -> float:
         np.save(folder / f"{number:06}.npy", clip)
         total += clip.shape[1]
     return total / rate
-
-
-def opening(folder: Path, vocoder: Vocoder) -> float:
-    """Seconds that the first process takes to open a file."""
-    files, begun = sorted(folder.iterdir()), time.perf_counter()
-    Vocoding(vocoder, folder, convention=CONVENTION).groups(files)
-    return (time.perf_counter() - begun) / len(files)
 
 
 def vocode(folder: Path, out: Path, engine: str, processors: list[int], checkpoint: str) -> Run:
@@ -120,7 +111,6 @@ def main() -> None:
         folder, vocoder = Path(work) / "mels", Vocoder.from_pretrained(options.checkpoint or None)
         folder.mkdir()
         audio = make_clips(folder, options.clips, vocoder)
-        once = opening(folder, vocoder)
         for engine, count, run in rounds(options, folder, Path(work)):
             runs.setdefault((engine, count), []).append(run)
         alike = [*Path(work).glob("ray-*"), *Path(work).glob("plain-1-*")]  # of one thread
@@ -128,28 +118,27 @@ def main() -> None:
         same = all(one == made[0] for one in made)
 
     print(f"{options.clips} clips, {audio:.0f} s of audio; medians of {options.repeats} runs")
-    print(f"opening: {1000 * once:.1f} ms per file; torch {torch.__version__}, {date.today()}\n")
+    print(f"torch {torch.__version__}, {date.today()}\n")
     print("| engine | processors | start, s | throughput, s of audio per s | end, s | all, s |\n|---|---|---|---|---|---|")
     for (engine, count), some in sorted(runs.items()):
         middle = Run(*map(median, zip(*some, strict=True)))
-        start = middle.start - once * options.clips
-        print(f"| {engine} | {count} | {start:.1f} | {audio / middle.work:.0f} | {middle.end:.1f} | {middle.whole:.1f} |")
+        speed = audio / middle.work
+        print(f"| {engine} | {count} | {middle.start:.1f} | {speed:.0f} | {middle.end:.1f} | {middle.whole:.1f} |")
     print(f"\nresults of one thread, plain and by actors: {'equal' if same else 'NOT EQUAL'}, byte for byte")
-    _extrapolate(runs, audio, once, options)
+    _extrapolate(runs, audio, options)
 
 
-def _extrapolate(runs: dict[tuple[str, int], list[Run]], audio: float, once: float, options: argparse.Namespace) -> None:
+def _extrapolate(runs: dict[tuple[str, int], list[Run]], audio: float, options: argparse.Namespace) -> None:
     few, many = min(options.processors), max(options.processors)
     speed = {count: audio / median(run.work for run in runs["ray", count]) for count in (few, many)}
-    fixed = median(run.start + run.end for run in runs["ray", many]) - once * options.clips
+    fixed = median(run.start + run.end for run in runs["ray", many])
     efficiency = speed[many] / many / (speed[few] / few)
     rate = speed[few] / few
-    print(f"\nseconds = {fixed:.1f} + files * {once:.4f} + audio / (n * {rate:.0f} * {efficiency:.2f})")
+    print(f"\nseconds = {fixed:.1f} + audio / (n * {rate:.0f} * {efficiency:.2f})")
     print("which would be, by arithmetic, not measured:")
     for clips, count in BIG:
-        seconds = fixed + clips * once + clips * audio / options.clips / (count * rate * efficiency)
-        hours, alone = seconds / 3600, clips * once / 3600
-        print(f"  {clips} such clips on {count} processors: {hours:.2f} h, of which {alone:.2f} h of one processor, opening")
+        seconds = fixed + clips * audio / options.clips / (count * rate * efficiency)
+        print(f"  {clips} such clips on {count} processors: {seconds / 3600:.2f} h")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 from speaking import Timed, run, speak, vocoder_options
 
 from flowavenet import Vocoder
-from flowavenet.batch import one_line
+from flowavenet.files import one_line
 from flowavenet.tts import MelAdapter
 
 LENGTH = "length"

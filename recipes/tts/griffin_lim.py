@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowavenet import MelSpectrogram, load_audio, save_audio
 from flowavenet.audio import MelSettings, mel_filter_bank, mel_settings
+from flowavenet.audio.files import AUDIO_SUFFIXES
 from flowavenet.batch import find_files
 
 ROUNDS = 60
@@ -37,9 +38,10 @@ def main() -> None:
     options = parser.parse_args()
     settings = mel_settings(options.mel)
     options.out.mkdir(parents=True, exist_ok=True)
-    for file in find_files(options.files):
-        mel = MelSpectrogram(settings)(load_audio(file, settings.sample_rate))
-        save_audio(options.out / f"{file.stem}.wav", griffin_lim(mel, settings), settings.sample_rate)
+    for file in find_files(options.files, AUDIO_SUFFIXES):
+        mel = MelSpectrogram(settings)(load_audio(file.place, settings.sample_rate))
+        (options.out / file.name).parent.mkdir(parents=True, exist_ok=True)
+        save_audio(options.out / f"{file.name}.wav", griffin_lim(mel, settings), settings.sample_rate)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from time import perf_counter
 from torch import Tensor
 
 from flowavenet import save_audio
-from flowavenet.batch import one_line
+from flowavenet.files import one_line
 from flowavenet.tts import MelAdapter, Runaway
 
 

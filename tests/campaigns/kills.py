@@ -3,13 +3,13 @@
 A verb may be killed at any moment, and goes on when it is run again. Each was (SIGKILL), at moments drawn evenly from the
 time that it takes undisturbed: the process alone, or all of its group; then it was run again as documented (with
 `--ckpt_path last`, `--skip-existing`, `--force`, or the same words), killed again, and so on until it came to its end; and
-again from the start. Of `--engine ray`, its processes were killed as well, one after the other: without an actor it goes on,
-without one of Ray's own it ends with one line. *files* is how many were looked at after kills: each must be, byte for byte,
-what an undisturbed run writes (those of training: load). *ended* are the runs that came to exactly the result of an
-undisturbed one, training to the same losses and weights, to the last bit, and did nothing twice that was done; but the log
-may lack the step whose checkpoint was just written, as Lightning logs it after that. *steps lost* is the most that a kill
-cost, with a checkpoint every 3. *left* is what there was of hidden and temporary files in the end. Inputs must not change,
-and no process may outlive a killed one by more than three minutes.
+again from the start. Of `--engine ray`, actors were killed as well, one after the other, and it goes on without them.
+*files* is how many were looked at after kills: each must be, byte for byte, what an undisturbed run writes (those of
+training: load). *ended* are the runs that came to exactly the result of an undisturbed one, training to the same losses and
+weights, to the last bit, and did nothing twice that was done; but the log may lack the step whose checkpoint was just
+written, as Lightning logs it after that. *steps lost* is the most that a kill cost, with a checkpoint every 3. *left* is
+what there was of hidden and temporary files in the end. Inputs must not change, and no process may outlive a killed one by
+more than three minutes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .killing import OUT, PATIENCE, Course, State, Trial, Verb, contents, files
+from .killing import OUT, Course, State, Trial, Verb, contents, files
 
 DATA = Path(__file__).parents[1] / "data"
 KILLS = 50
@@ -43,7 +43,7 @@ def campaign(share: float, folder: Path) -> Iterator[dict[str, Any]]:
     kills = max(1, round(KILLS * share))
     courses = [(trial, Course, kills) for trial in trials(inputs)]
     ray = vocoding(inputs / "longer", "ray")                           # takes its time to start
-    courses += [(ray, kind, -(-kills // part)) for kind, part in ((Course, 10), (Actors, 2), (Cluster, 10))]
+    courses += [(ray, kind, -(-kills // part)) for kind, part in ((Course, 10), (Actors, 2))]
     disk = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None      # another than that of the results
     for number, (trial, kind, count) in enumerate(courses):
         with TemporaryDirectory(dir=disk) as tmp:
@@ -193,29 +193,6 @@ class Actors(Course):
                 here += 1
         code = verb.finish()
         return None if code == 2 and "processes died over it" in self.said else code
-
-
-class Cluster(Course):
-    """Kills one of Ray's own processes, after which the verb must end by itself in good time: with one line, or done."""
-
-    who = "raylet", "gcs_server"
-
-    def disturb(self, verb: Verb, kills: int) -> int | None:
-        if sum(self.killed.values()) == kills or verb.ended(self.random.uniform(0, self.seconds)):
-            return verb.finish()
-        who = self.random.choice(self.who)
-        while not (found := [pid for pid, words in verb.others().items() if f"/{who} " in words]):
-            if verb.ended(0.1):
-                return verb.finish()
-        with suppress(ProcessLookupError):
-            os.kill(found[0], signal.SIGKILL)
-        self.killed[who] += 1
-        code = verb.finish(PATIENCE)
-        if code is None:
-            self.blame([f"hangs for more than {PATIENCE:g} s after {who} was killed"])
-        elif code and (code != 2 or self.said.count("error: ") != 1):
-            self.blame([f"ends with code {code} after {who} was killed: {self.said}"])
-        return None if code else code
 
 
 # Inputs

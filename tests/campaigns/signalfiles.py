@@ -132,12 +132,12 @@ def safetensors_mels(folder: Path) -> Seeds:
 
 def read_mel(path: Path) -> None:
     from flowavenet.audio import MelSettings
-    from flowavenet.batch import once
-    from flowavenet.vocoding import Mel
+    from flowavenet.batch import Mel
+    from flowavenet.files import once
 
     try:
         source = Mel(path, MelSettings())
-        found = torch.cat(list(source.mel(source.read())), dim=-1)
+        found = torch.cat(list(source.mel()), dim=-1)
     except ValueError as error:
         raise ValueError(once(path, str(error))) from error  # as verbs do that go on past bad files
     assert found.shape == (1, 80, source.frames) and found.dtype == torch.float32, f"a mel of shape {tuple(found.shape)}"

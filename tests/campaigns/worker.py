@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flowavenet.batch import one_line
+from flowavenet.files import one_line
 
 from .mutations import mutated
 from .readers import READERS, Reader
@@ -209,7 +209,7 @@ def main(name: str, kind: str, first: int, count: int, folder: Path) -> None:
         import atheris
 
         with atheris.instrument_imports(include=["flowavenet"]):
-            import flowavenet.vocoding  # noqa: F401
+            import flowavenet.batch  # noqa: F401
     import torch
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Where a server listens: who can reach it there, and whether the port is free."""
+"""Listen at an address: who can reach it there, and whether the port is free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 
 def is_local(host: str) -> bool:
-    """Whether only programs of this machine can reach an address.
+    """Return whether only programs of this machine can reach an address.
 
     >>> is_local("localhost"), is_local("127.0.0.1"), is_local("::1"), is_local("0.0.0.0"), is_local("example.org")
     (True, True, True, False, False)
@@ -19,7 +19,10 @@ def is_local(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there, at any free port for 0. Raises OSError, in one line, if the address cannot be had."""
+    """Return a socket that listens there, at any free port for 0.
+
+    Raises OSError, in one line, if the address cannot be had.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)

@@ -1,4 +1,4 @@
-"""What visitors of a server bring: a recording or a mel file, refused in one line if it is broken, too long or too short."""
+"""Read what visitors upload: a recording or a mel file, refused in one line if it is broken, too long or too short."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from flowavenet.audio import MEL_SUFFIXES, MelFile, audio_blocks, audio_info
-from flowavenet.batch import once, one_line
+from flowavenet.batch import Mel
+from flowavenet.files import once, one_line
 from flowavenet.vocoder import Vocoder
-from flowavenet.vocoding import Mel
 
 SHORTEST, LONGEST = 0.2, 60.0
 """Seconds that a clip may have."""
@@ -68,7 +68,7 @@ def _mel(path: Path, vocoder: Vocoder, convention: str | None, level_db: float, 
     _check(path, max(MelFile(path).shape) * hop, longest)              # before its convention is looked for
     file = Mel(path, vocoder.settings, convention, level_db)
     _check(path, file.frames * hop, longest)
-    return Clip(torch.cat(list(file.mel(file.read())), dim=-1).to(vocoder.device), note=file.source.notes(file.given))
+    return Clip(torch.cat(list(file.mel()), dim=-1).to(vocoder.device), note=file.source.notes(file.given))
 
 
 def _recording(path: Path, vocoder: Vocoder, longest: float) -> Clip:
